@@ -1,0 +1,1 @@
+"""agents/data_mixing"""

@@ -1,0 +1,4 @@
+"""The decision problems as Gymnasium environments."""
+
+if __name__ != "allocgym.envs":
+    raise ImportError("import allocgym.envs, not envs")

@@ -1,0 +1,1 @@
+"""Contracts, budget arithmetic, registry, journal and ledger: what every problem stands on."""

@@ -1,0 +1,32 @@
+"""The two array conventions of the package, in one place.
+
+*Layout.* Public arrays carry the batch first, ``(batch, n, ...)``. Inside, arithmetic runs
+claimant-first, ``(n, batch)``: reductions over claimants then walk long contiguous rows, which
+is two to four times faster at a thousand environments.
+
+*Namespace.* Dynamics and encoders are written once for NumPy arrays and for torch tensors, so
+that the simulator a policy is scored in is also the one gradients flow through. Nothing here
+imports torch: if a tensor arrives, its module is loaded already.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+Array = Any
+"""A NumPy array, or a torch tensor where a function says it accepts both."""
+
+
+def namespace(array: Array) -> Any:
+    """Return the module whose functions act on ``array``: ``numpy`` or ``torch``."""
+    if isinstance(array, (np.ndarray, np.generic, float, int)):
+        return np
+    return sys.modules["torch"]
+
+
+def columns(array: Array) -> Array:
+    """View ``(batch, n)`` as ``(n, batch)``, or back. No copy."""
+    return array.T

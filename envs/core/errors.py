@@ -1,0 +1,31 @@
+"""Mistakes a user can make, told in one sentence."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class AllocgymError(ValueError):
+    """Something given is not usable; the message names it, what was given and what is allowed."""
+
+
+class OutOfBudgetError(AllocgymError):
+    """A decision costs more than what is left."""
+
+
+class CorruptFileError(AllocgymError):
+    """A file is damaged, or is not what it claims to be."""
+
+
+def unknown(kind: str, given: object, allowed: Iterable[str]) -> AllocgymError:
+    """Build the error for a name that does not exist, with the nearest existing one."""
+    names = sorted(allowed)
+    close = difflib.get_close_matches(str(given), names, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return AllocgymError(f"{kind}: no {given!r}; one of {', '.join(names)}.{hint}")
+
+
+def missing_extra(package: str, extra: str) -> ImportError:
+    """Build the error for an optional dependency that is not installed."""
+    return ImportError(f"{package} is needed here: pip install 'allocgym[{extra}]'")

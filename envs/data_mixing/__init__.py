@@ -1,0 +1,1 @@
+"""envs/data_mixing"""
