@@ -52,7 +52,7 @@ def objective(heldout: Array, start: Array, instance: MixingInstance) -> tuple[A
         top = top.max(0) if xp is np else top.max(0).values
         value = xp.where(instance.worst > 0, top, value)
     excess = rise(heldout, start, instance) - instance.epsilon
-    return value, excess * (excess > 0)
+    return value, excess.clip(0, None)
 
 
 class DataMixing(Problem[MixingOutcome, MixingMemory, Shares]):

@@ -1,0 +1,70 @@
+"""``allocgym/DataMixing-v0``: divide training tokens over data domains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from allocgym.envs.core.environment import AllocationEnv, AllocationVectorEnv
+from allocgym.envs.core.registry import make_backend, make_problem
+
+
+class DataMixingEnv(AllocationEnv):
+    """Divide each period's training tokens over data domains.
+
+    ## Description
+    A language model trains for a fixed number of tokens. Every period (a few optimiser steps) the
+    agent sets the mixture the next tokens are drawn from. What is learned of a domain fades while
+    others are trained, small domains run out and repeat, new domains disturb old ones.
+
+    ## Observation
+    A `Dict`, the same numbers from a simulator and from a real run, clipped to [-10, 10]:
+
+    | key | shape | meaning |
+    |---|---|---|
+    | `claimants` | `(n_max, 14)` float32 | one row per domain: loss relative to start, slopes, slack to its own lowest, loss relative to the mean of domains, first-period drop, last and cumulative share x K, log(prior x K), log(weight x K), is source, constraint slack, fraction of its limit used, epochs seen |
+    | `context` | `(9,)` float32 | progress (0 where the horizon is hidden), hidden horizon, learning rate now and left, log K, log effort, noise, worst-domain objective, constrained |
+    | `present` | `(n_max,)` int8 | 1 for domains, 0 for padding |
+
+    ## Action
+    `Box(-1, 1, (n_max,))`: `share_j` is proportional to `prior_j * exp(kappa * a_j)` with
+    `kappa = ln 100`, so 0 is the natural mixture; then floors, limits and rounding to whole
+    sequences. NaN, infinities or a wrong shape raise `AllocgymError`.
+
+    ## Reward
+    The fall of the objective over the period, in loss units (bits per byte on real runs), less
+    `penalty` times the growth of the constraint's violation. Potential-based with gamma = 1: the
+    undiscounted return is the fall of the objective over the episode.
+
+    ## Episode end
+    Terminates when the budget is spent, after `horizon` periods. Never truncates.
+
+    ## Arguments
+    - `scenario`: `"scratch"`, `"continual-pretraining"` (default), `"low-resource"`, `"skills"`,
+      `"static-control"`; fields of the scenario can be overridden by keyword.
+    - `backend`: `"simpy"` (default), `"twin"` or `"real"`.
+    - `n_max`: rows for domains, 2 to 32 (default 8).
+
+    ## References
+    Shukor et al. 2025 (arXiv 2507.09404); Muennighoff et al. 2023; RegMix (Liu et al. 2024);
+    Ibrahim et al. 2024.
+    """  # noqa: E501
+
+    def __init__(
+        self, scenario: str = "continual-pretraining", backend: str = "simpy", n_max: int = 8,
+        render_mode: str | None = None, **arguments: Any,
+    ) -> None:
+        problem = make_problem("data-mixing", n_max=n_max)
+        made = make_backend(problem, backend, scenario=scenario, num_envs=1, **arguments)
+        super().__init__(problem, made, render_mode)
+
+
+class DataMixingVectorEnv(AllocationVectorEnv):
+    """Many `DataMixingEnv` at once on the batched twin; same arguments, plus ``autoreset_mode``."""
+
+    def __init__(
+        self, num_envs: int = 1, scenario: str = "continual-pretraining", backend: str = "twin",
+        n_max: int = 8, autoreset_mode: str = "same_step", **arguments: Any,
+    ) -> None:
+        problem = make_problem("data-mixing", n_max=n_max)
+        made = make_backend(problem, backend, scenario=scenario, num_envs=num_envs, **arguments)
+        super().__init__(problem, made, autoreset_mode)

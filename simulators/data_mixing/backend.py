@@ -1,0 +1,217 @@
+"""The data-mixing simulator as a back end: SimPy reference and batched twin."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from allocgym.envs.core import draws
+from allocgym.envs.core.arrays import columns
+from allocgym.envs.core.contracts import Backend, Shares, Spec
+from allocgym.envs.core.errors import AllocgymError, unknown
+from allocgym.envs.data_mixing.problem import DataMixing
+from allocgym.envs.data_mixing.records import MixingOutcome
+from allocgym.simulators.data_mixing import costs, law, scenarios
+from allocgym.simulators.data_mixing.schedules import period_rates
+
+ENGINES = ("simpy", "twin")
+
+
+class MixingSimulator(Backend[MixingOutcome, Shares]):
+    """Learning by the fitted law, cost by SimPy or its batched twin.
+
+    Args:
+        problem: `DataMixing`.
+        engine: ``"simpy"`` plays each period's cost event by event; ``"twin"`` computes the same
+            seconds by recursion for the whole batch. Learning is the same code in both.
+        scenario: name of a scenario or a `scenarios.Scenario`.
+        num_envs: environments in the batch.
+        dtype: ``"float64"`` (default) or ``"float32"`` (twin only; twice as fast, 1e-4).
+        cost: prices; `costs.CostModel` by default.
+        overrides: fields of the scenario, by keyword.
+    """
+
+    def __init__(
+        self, problem: DataMixing, engine: str = "twin",
+        scenario: str | scenarios.Scenario = "continual-pretraining", num_envs: int = 1,
+        dtype: str = "float64", cost: costs.CostModel | None = None, **overrides: Any,
+    ) -> None:
+        if engine not in ENGINES:
+            raise unknown("engine", engine, ENGINES)
+        if dtype not in ("float64", "float32") or (engine == "simpy" and dtype != "float64"):
+            raise AllocgymError(f"dtype: 'float64', or with 'twin' 'float32'; given {dtype!r}")
+        if num_envs < 1:
+            raise AllocgymError(f"num_envs: an integer >= 1 expected, given {num_envs}")
+        self.scenario = scenarios.make(scenario, **overrides)
+        self.engine = engine
+        self.dtype = np.dtype(dtype).type
+        self.cost = cost or costs.CostModel()
+        spec = Spec(
+            problem=problem.id, scenario=self.scenario.name, backend=engine,
+            claimants=tuple(f"domain-{i}" for i in range(problem.n_max)), n_max=problem.n_max,
+            unit=f"sequence of {self.cost.tokens_per_unit:g} tokens",
+            horizon=self.scenario.horizon, batch_size=num_envs,
+            capabilities=frozenset({"state", "oracle"}),
+            details={"scenario": dataclasses.asdict(self.scenario), "dtype": dtype},
+        )  # fmt: skip
+        super().__init__(spec, problem)
+        horizon = self.scenario.horizon
+        table = np.stack([period_rates(s, horizon) for s in self.scenario.schedules])
+        self._rates = table
+        # Mean rate over what is left after t periods; 0 when nothing is.
+        rest = np.cumsum(table[:, ::-1], 1)[:, ::-1] / np.arange(horizon, 0, -1)
+        self._rates_left = np.concatenate([rest, np.zeros((len(table), 1))], 1)
+        self._sampled: scenarios.Sampled | None = None
+
+    @property
+    def learning_law(self) -> law.Law:
+        """The true parameters of the running episodes: for oracles and tests only."""
+        return self._law
+
+    @property
+    def rates(self) -> np.ndarray:
+        """``(horizon, batch)`` mean learning rate of each period."""
+        return self._rates[self.sampled.schedule].T
+
+    @property
+    def sampled(self) -> scenarios.Sampled:
+        """Instances and laws of the running episodes."""
+        if self._sampled is None:
+            raise AllocgymError("backend: call reset() first")
+        return self._sampled
+
+    def _budget(self) -> np.ndarray:
+        inst = self.sampled.instance
+        return inst.budget * inst.horizon
+
+    def _reset(self, seeds: np.ndarray, where: np.ndarray) -> MixingOutcome:
+        n, batch = self.spec.n_max, self.spec.batch_size
+        if where.all():
+            new = scenarios.sample(self.scenario, seeds, n)
+            self._sampled = new
+            self._law = new.law.astype(self.dtype)
+            self._state = law.begin(self._law)
+            self._period = np.zeros(batch, np.int64)
+            self._streams = self._open_streams(seeds)
+            self._units = np.zeros((n, batch), np.int64)
+            self._seen = np.zeros((n, batch), np.int64)
+        else:
+            old = self.sampled
+            new = scenarios.sample(self.scenario, seeds[where], n)
+            self._merge(old, new, where)
+            for mine, fresh in zip(self._streams, self._open_streams(seeds), strict=True):
+                mine[:, where] = fresh[:, where]
+            self._period[where] = 0
+            self._units[:, where] = 0
+            self._seen[:, where] = 0
+        value = law.losses(self._law, self._state, self._law.rate_start)
+        if not where.all():
+            value = np.where(where, value, self._heldout)
+            seconds = np.where(where, 0.0, self.outcome.seconds)
+        else:
+            seconds = np.zeros(batch)
+        self._heldout = value
+        return self._report(np.where(where, 0, self._units.sum(0)), seconds, 0)
+
+    def _merge(self, old: scenarios.Sampled, new: scenarios.Sampled, where: np.ndarray) -> None:
+        """Overwrite the environments in ``where`` by freshly sampled ones."""
+        spread = np.cumsum(where) - 1
+        spread[~where] = 0
+        self._sampled = scenarios.Sampled(
+            instance=old.instance.where(where, new.instance.rows(spread)),
+            law=old.law,
+            schedule=np.where(where, new.schedule[spread], old.schedule),
+            slowness=np.where(where, new.slowness[:, spread], old.slowness),
+            noise=np.where(where, new.noise[:, spread], old.noise),
+        )
+        fresh = new.law.astype(self.dtype).map(lambda a: a[..., spread])
+        self._law.put(where, fresh)
+        self._state.put(where, law.begin(fresh))
+
+    def _open_streams(self, seeds: np.ndarray) -> tuple[np.ndarray, ...]:
+        n, chunks = self.spec.n_max, self.cost.chunks
+        return (
+            draws.stream(seeds, "evaluation", n),
+            draws.stream(seeds, "duration", 2 * chunks),
+            draws.stream(seeds, "failure", chunks),
+        )
+
+    def _spend(self, decision: Shares) -> MixingOutcome:
+        units = columns(decision.units)
+        inst = self.sampled.instance
+        lr = self._rates[self.sampled.schedule, self._period].astype(self.dtype)
+        self._heldout_lr = lr
+        before = lr if not self._law.gated else self._last_rate()
+        self._state = law.advance(
+            self._law, self._state, units.astype(self.dtype),
+            inst.effort.astype(self.dtype), lr, before,
+        )
+        self._heldout = law.losses(self._law, self._state, lr)
+        _, duration, failure = self._streams
+        drawn = costs.durations(
+            self.cost, units, self.sampled.slowness, inst.present.sum(1),
+            draws.normal(duration, self._period), draws.uniform(failure, self._period),
+        )
+        seconds = costs.twin_seconds if self.engine == "twin" else costs.simpy_seconds
+        self._period = self._period + 1
+        self._units = units
+        self._seen = self._seen + units
+        return self._report(units.sum(0), seconds(self.cost, drawn), drawn.fails.sum(0))
+
+    def _last_rate(self) -> np.ndarray:
+        past = self._rates[self.sampled.schedule, np.maximum(self._period - 1, 0)]
+        return np.where(self._period == 0, self._law.rate_start, past).astype(self.dtype)
+
+    def _report(
+        self, spent: np.ndarray, seconds: np.ndarray, failure: np.ndarray | int
+    ) -> MixingOutcome:
+        inst = self.sampled.instance
+        batch = self.spec.batch_size
+        error = draws.normal(self._streams[0], self._period, self.dtype)
+        error *= self.sampled.noise.astype(self.dtype, copy=False)
+        done = self._period >= inst.horizon
+        now = np.minimum(self._period, inst.horizon - 1)
+        schedule = self.sampled.schedule
+        return MixingOutcome(
+            spent=spent, seconds=seconds, ready=inst.present, valid=np.ones(batch, bool),
+            failure=np.zeros(batch, np.int64) + failure, done=done,
+            losses=columns(np.maximum(self._heldout + error, 1e-3)),
+            heldout=columns(self._heldout),
+            units=columns(self._units), seen=columns(self._seen), period=self._period,
+            lr=self._rates[schedule, now], lr_left=self._rates_left[schedule, self._period],
+            instance=inst,
+        )  # fmt: skip
+
+    def get_state(self) -> dict[str, Any]:
+        """Return everything that changes, as arrays that may be kept and put back."""
+        return {
+            "state": self._state.map(np.copy), "period": self._period.copy(),
+            "units": self._units.copy(), "seen": self._seen.copy(),
+            "heldout": self._heldout.copy(), "outcome": self.outcome,
+            "ledger": self.ledger.to_json(),
+        }  # fmt: skip
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go back to a state of the same episodes."""
+        self._state = state["state"].map(np.copy)
+        for name in ("period", "units", "seen", "heldout"):
+            setattr(self, f"_{name}", state[name].copy())
+        self._outcome = state["outcome"]
+        self.ledger.load(state["ledger"])
+
+    def checkpoint(self, path: Path) -> None:
+        """A simulator is rebuilt from its seed and decisions; it writes no files."""
+        super().checkpoint(path)
+
+
+def simpy_backend(problem: DataMixing, **arguments: Any) -> MixingSimulator:
+    """Build the SimPy reference (see `MixingSimulator`)."""
+    return MixingSimulator(problem, engine="simpy", **arguments)
+
+
+def twin_backend(problem: DataMixing, **arguments: Any) -> MixingSimulator:
+    """Build the batched twin (see `MixingSimulator`)."""
+    return MixingSimulator(problem, engine="twin", **arguments)

@@ -1,0 +1,155 @@
+"""What a period of training takes: seconds of a pool of accelerators.
+
+A period is ``chunks`` pieces of work. A loader prepares each (slower domains take longer) and puts
+it into a prefetch buffer; the pool trains on it; a failure loses the period's work since the last
+checkpoint and costs a restart. Then every domain is evaluated and a checkpoint is written.
+
+`simpy_seconds` plays that event by event and is the reference; `twin_seconds` computes the same
+quantity for a whole batch with the max-plus recursion of a bounded buffer. They agree to rounding
+error on the same draws.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Generator
+
+import numpy as np
+import simpy
+
+from allocgym.envs.core.errors import AllocgymError
+
+
+@dataclasses.dataclass(frozen=True)
+class CostModel:
+    """Nominal prices of a small cluster; they order decisions, they are not measurements.
+
+    Attributes:
+        tokens_per_unit: tokens in a budget unit.
+        accelerators: devices in the pool.
+        tokens_per_second: training speed of one device.
+        load_tokens_per_second: speed of the loader on an average domain.
+        chunks: pieces a period is cut into.
+        prefetch: chunks the loader may be ahead.
+        jitter: standard deviation of the logarithm of each duration.
+        evaluation_seconds: to evaluate one domain.
+        checkpoint_seconds: to write a checkpoint.
+        failure_probability: of a failure in any chunk.
+        restart_seconds: to restart after a failure.
+    """
+
+    tokens_per_unit: float = 128.0
+    accelerators: int = 4
+    tokens_per_second: float = 15_000.0
+    load_tokens_per_second: float = 90_000.0
+    chunks: int = 4
+    prefetch: int = 2
+    jitter: float = 0.1
+    evaluation_seconds: float = 0.01
+    checkpoint_seconds: float = 0.02
+    failure_probability: float = 0.002
+    restart_seconds: float = 5.0
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value < 0 or (value == 0 and "per_second" in field.name):
+                raise AllocgymError(f"{field.name}: a positive number expected, given {value}")
+        if self.chunks < 1 or self.prefetch < 1 or self.accelerators < 1:
+            raise AllocgymError("chunks, prefetch, accelerators: at least 1 each")
+
+
+@dataclasses.dataclass
+class Durations:
+    """Drawn durations of one period.
+
+    Attributes:
+        load: ``(chunks, batch)`` seconds to prepare each chunk.
+        train: ``(chunks, batch)`` seconds the pool takes for each chunk.
+        fails: ``(chunks, batch)`` bool, the pool fails while on this chunk.
+        fixed: ``(batch,)`` seconds of evaluation and checkpoint at the end.
+    """
+
+    load: np.ndarray
+    train: np.ndarray
+    fails: np.ndarray
+    fixed: np.ndarray
+
+
+def durations(
+    model: CostModel, units: np.ndarray, slowness: np.ndarray, domains: np.ndarray,
+    noise: np.ndarray, chance: np.ndarray,
+) -> Durations:
+    """Turn a decision and its draws into durations.
+
+    Args:
+        model: prices.
+        units: ``(n, batch)`` units of each domain.
+        slowness: ``(n, batch)`` loading time of each domain relative to the average one.
+        domains: ``(batch,)`` number of domains to evaluate.
+        noise: ``(2 * chunks, batch)`` standard normal draws.
+        chance: ``(chunks, batch)`` uniform draws.
+    """
+    total = units.sum(0)
+    tokens = total * (model.tokens_per_unit / model.chunks)
+    drag = (units * slowness).sum(0) / total
+    factors = np.exp(model.jitter * noise)
+    k = model.chunks
+    return Durations(
+        load=factors[:k] * (tokens * drag / model.load_tokens_per_second),
+        train=factors[k:] * (tokens / (model.tokens_per_second * model.accelerators)),
+        fails=chance < model.failure_probability,
+        fixed=domains * model.evaluation_seconds + model.checkpoint_seconds,
+    )
+
+
+def twin_seconds(model: CostModel, d: Durations) -> np.ndarray:
+    """Seconds of the period, ``(batch,)``, by recursion over chunks.
+
+    With buffer size P: chunk k is put when it is loaded and chunk k - P has been taken, taken when
+    it is put and chunk k - 1 is trained, and trained after that.
+    """
+    put = trained = work = np.zeros(d.load.shape[1])
+    taken: list[np.ndarray] = []
+    for k in range(model.chunks):
+        put = put + d.load[k]
+        if k >= model.prefetch:
+            put = np.maximum(put, taken[k - model.prefetch])
+        taken.append(np.maximum(put, trained))
+        work = work + d.train[k]
+        trained = taken[k] + d.train[k]
+        if d.fails[k].any():
+            trained = trained + d.fails[k] * (model.restart_seconds + work)
+    return trained + d.fixed
+
+
+def simpy_seconds(model: CostModel, d: Durations) -> np.ndarray:
+    """Seconds of the period, ``(batch,)``, event by event, one environment after another."""
+    return np.array([_play(model, d, column) for column in range(d.load.shape[1])])
+
+
+def _play(model: CostModel, d: Durations, column: int) -> float:
+    env = simpy.Environment()
+    buffer = simpy.Store(env, capacity=model.prefetch)
+    load, train = d.load[:, column].tolist(), d.train[:, column].tolist()
+    fails = d.fails[:, column].tolist()
+
+    def loader() -> Generator[simpy.Event]:
+        for k in range(model.chunks):
+            yield env.timeout(load[k])
+            yield buffer.put(k)
+
+    def pool() -> Generator[simpy.Event]:
+        work = 0.0
+        for _ in range(model.chunks):
+            k = yield buffer.get()
+            work += train[k]
+            yield env.timeout(train[k])
+            if fails[k]:
+                # The checkpoint is a period old: everything since is trained again.
+                yield env.timeout(model.restart_seconds + work)
+        yield env.timeout(float(d.fixed[column]))
+
+    env.process(loader())
+    env.run(until=env.process(pool()))
+    return float(env.now)

@@ -1,0 +1,195 @@
+"""The learning law: what a period of training on a mixture does to every domain's loss.
+
+State per domain j, advanced once a period of effort ``D = effort * lr`` (hundreds of full-rate
+optimiser steps), at share ``h_j``::
+
+    m_j' = m_j exp(-f_j D) + h_j r_j g_j (1 - exp(-f_j D)) / f_j      effective memory
+    f_j  = lambda_j + mu_j c2 / (h_j + c2)                            forgetting rate
+    q_j' = h_j + (q_j - h_j) exp(-D / tau)                            recent share
+
+    L_i  = E_i + 1 / sum_j C_ij (m_j + m0_i)^gamma_ij                  what is known
+           + zeta_i lr - kappa_i log((q_i + c) / (1 + c))             what recovers fast
+
+The power law of effective tokens is the additive mixture law of Shukor et al. (2507.09404) with
+tokens replaced by leaky memory; ``r_j`` discounts repeated data (Muennighoff et al. 2023, eq. 5);
+``g_j`` gates a skill by the losses of its prerequisites. Forgetting that shrinks with a domain's
+own share (``mu``) and a part that recovers within a few steps (``kappa``) are what static pilots
+cannot tell apart; both are fitted to runs that switch mixtures (`calibration`). The learning-rate
+term ``zeta lr`` also carries the re-warming bump: a base that ended at a low rate rises by it.
+
+With ``lambda = mu = zeta = kappa = 0`` and no gate the losses depend on total tokens alone: the
+control, where a static split is optimal because every reachable memory is a static one.
+
+Arrays are claimants first, ``(n, batch)``; everything accepts NumPy arrays or torch tensors, so the
+law agents are scored on is the law gradients flow through.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from allocgym.envs.core.arrays import Array, namespace
+
+R_STAR = 15.387756
+"""Repetition half-life constant R*_D of Muennighoff et al. (2023)."""
+
+
+@dataclasses.dataclass
+class Columns:
+    """A struct of arrays whose batch axis is the last one."""
+
+    def put(self, mask: np.ndarray, other: Any) -> None:
+        """Overwrite the environments in ``mask`` with those of ``other``."""
+        for field in dataclasses.fields(self):
+            ours, theirs = getattr(self, field.name), getattr(other, field.name)
+            if isinstance(ours, np.ndarray):
+                ours[..., mask] = theirs[..., mask]
+
+    def astype(self, dtype: Any) -> Any:
+        """Convert every floating-point array."""
+        return self.map(lambda a: a.astype(dtype) if a.dtype.kind == "f" else a)
+
+    def map(self, function: Any) -> Any:
+        """Apply a function to every array (to tensors, a copy, a selection of columns)."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return type(self)(
+            **{k: function(v) if hasattr(v, "dtype") else v for k, v in fields.items()}
+        )
+
+
+@dataclasses.dataclass
+class Law(Columns):
+    """Parameters of a batch of environments.
+
+    Attributes:
+        floor: ``(n, batch)`` E, irreducible loss.
+        log_gain: ``(n, n, batch)`` log C, [i, j] how much memory of j lowers the loss of i.
+        exponent: ``(n, n, batch)`` gamma.
+        offset: ``(n, batch)`` m0, memory every domain starts from in the eyes of domain i.
+        forget: ``(n, batch)`` lambda, per hundred full-rate steps.
+        neglect: ``(n, batch)`` mu, extra forgetting of a domain that gets no data.
+        rate: ``(n, batch)`` zeta, loss per unit of learning rate.
+        recency: ``(n, batch)`` kappa.
+        unique: ``(n, batch)`` units in one epoch.
+        needs: ``(n, n, batch)`` 1 where skill j waits for skill p: [j, p].
+        threshold: ``(n, batch)`` loss of a prerequisite at which its followers open.
+        softness: ``(n, batch)`` width of that opening, in loss.
+        start: ``(n, batch)`` memory at the start of an episode.
+        recent: ``(n, batch)`` recent share at the start.
+        rate_start: ``(batch,)`` learning rate the base ended with, as a fraction of the peak.
+        present: ``(n, batch)`` 1 for domains, 0 for padding.
+        c, c2, tau: constants of the fast part, of neglect, and of the recent share.
+        repeats, gated, forgets: whether any column uses repetition, gates, path dependence
+            (skipping them is a third of the time of a step).
+    """
+
+    floor: Array
+    log_gain: Array
+    exponent: Array
+    offset: Array
+    forget: Array
+    neglect: Array
+    rate: Array
+    recency: Array
+    unique: Array
+    needs: Array
+    threshold: Array
+    softness: Array
+    start: Array
+    recent: Array
+    rate_start: Array
+    present: Array
+    c: float = 0.05
+    c2: float = 0.035
+    tau: float = 0.03
+    repeats: bool = False
+    gated: bool = False
+    forgets: bool = True
+
+
+@dataclasses.dataclass
+class State(Columns):
+    """What training has changed: memory ``m``, recent share ``q``, units seen, ``(n, batch)``."""
+
+    memory: Array
+    recent: Array
+    seen: Array
+
+
+def begin(law: Law) -> State:
+    """Return the state at the start of an episode."""
+    return State(law.start * 1, law.recent * 1, law.start * 0)
+
+
+def losses(law: Law, state: State, lr: Array) -> Array:
+    """Loss of every domain, ``(n, batch)``; ``lr`` ``(batch,)`` is the current learning rate."""
+    xp = namespace(state.memory)
+    if law.offset.ndim == 2 and not isinstance(law.offset, np.ndarray):
+        memory = xp.log(state.memory[None] + law.offset[:, None])
+    else:
+        memory = np.log(state.memory[None] + law.offset[:, None])
+    known = xp.exp(law.log_gain + law.exponent * memory).sum(1)
+    value = law.floor + 1 / known
+    if law.forgets:
+        value = value + law.rate * lr
+        value = value - law.recency * xp.log((state.recent + law.c) / (1 + law.c))
+    return value
+
+
+def advance(law: Law, state: State, units: Array, effort: Array, lr: Array, lr_before: Array) -> State:
+    """Train one period.
+
+    Args:
+        law: parameters.
+        state: state at the start of the period.
+        units: ``(n, batch)`` units of each domain in the period.
+        effort: ``(batch,)`` hundreds of optimiser steps in the period.
+        lr: ``(batch,)`` mean learning rate of the period, fraction of the peak.
+        lr_before: ``(batch,)`` learning rate at which the last losses were taken (for the gates).
+    """
+    xp = namespace(state.memory)
+    share = units / units.sum(0)
+    step = effort * lr
+    gain = share
+    if law.repeats:
+        gain = gain * freshness(law.unique, state.seen, units)
+    if law.gated:
+        gain = gain * openness(law, state, lr_before)
+    if not law.forgets:
+        return State(state.memory + gain * step, share, state.seen + units)
+    decay = (law.forget + law.neglect * (law.c2 / (share + law.c2))) * step + 1e-9
+    kept = xp.exp(-decay)
+    memory = state.memory * kept + gain * step * ((1 - kept) / decay)
+    recent = share + (state.recent - share) * xp.exp(-step / law.tau)
+    return State(memory, recent, state.seen + units)
+
+
+def freshness(unique: Array, seen: Array, units: Array) -> Array:
+    """Worth of the coming units relative to fresh ones, in (0, 1].
+
+    The increase of Muennighoff's effective data ``D' = U + U R* (1 - exp(-R / R*))``, ``R`` the
+    repetitions beyond the first epoch, per unit added.
+    """
+    xp = namespace(seen)
+    small = 1e-6 * (1 + units * 0)
+    more = xp.maximum(units, small)
+    return (effective(unique, seen + more) - effective(unique, seen)) / more
+
+
+def effective(unique: Array, seen: Array) -> Array:
+    """Effective data D' of ``seen`` units drawn from ``unique`` ones (Muennighoff, eq. 5)."""
+    xp = namespace(seen)
+    repeated = (seen / unique - 1).clip(0, None)
+    fresh = xp.minimum(seen, unique)
+    return fresh + unique * R_STAR * (1 - xp.exp(-repeated / R_STAR))
+
+
+def openness(law: Law, state: State, lr: Array) -> Array:
+    """How far each skill's prerequisites are met, in (0, 1]."""
+    xp = namespace(state.memory)
+    gap = (losses(law, state, lr) - law.threshold) / law.softness
+    closed = xp.log(1 + xp.exp(gap.clip(-30, 30)))
+    return xp.exp(-(law.needs * closed[None]).sum(1))
