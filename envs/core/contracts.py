@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
@@ -49,6 +49,14 @@ class Record:
             return value.rows(index) if isinstance(value, Record) else value[index]
 
         return type(self)(**{f.name: pick(getattr(self, f.name)) for f in dataclasses.fields(self)})
+
+    def map(self, function: Callable[[Any], Any]) -> Self:
+        """Apply a function to every array (to tensors, a copy)."""
+
+        def apply(value: Any) -> Any:
+            return value.map(function) if isinstance(value, Record) else function(value)
+
+        return type(self)(**{f.name: apply(getattr(self, f.name)) for f in dataclasses.fields(self)})
 
     def to_json(self) -> dict[str, Any]:
         """Return plain lists and numbers, with the dtype of each array."""

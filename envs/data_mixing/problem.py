@@ -64,6 +64,7 @@ class DataMixing(Problem[MixingOutcome, MixingMemory, Shares]):
     """
 
     id: ClassVar[str] = "data-mixing"
+    features: ClassVar[tuple[str, ...]] = ROW_FEATURES + CONTEXT_FEATURES
 
     def __init__(self, n_max: int = 8, kappa: float = budget.KAPPA) -> None:
         if not 2 <= n_max <= 32:

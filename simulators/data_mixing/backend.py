@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,32 @@ from allocgym.simulators.data_mixing import costs, law, scenarios
 from allocgym.simulators.data_mixing.schedules import period_rates
 
 ENGINES = ("simpy", "twin")
+
+
+@dataclasses.dataclass
+class Dynamics:
+    """The true law of a batch of episodes, to differentiate or to search.
+
+    Attributes:
+        law: parameters, ``(n, batch)`` and ``(n, n, batch)``.
+        effort: ``(batch,)`` hundreds of steps in a period.
+        rates: ``(horizon, batch)`` learning rate of each period.
+    """
+
+    law: law.Law
+    effort: Any
+    rates: Any
+
+    def begin(self) -> law.State:
+        """State at the start."""
+        return law.begin(self.law)
+
+    def step(self, state: law.State, units: Any, period: int) -> tuple[law.State, Any]:
+        """Train one period; return the new state and its ``(n, batch)`` losses without noise."""
+        lr = self.rates[period]
+        before = self.rates[period - 1] if period else self.law.rate_start
+        state = law.advance(self.law, state, units, self.effort, lr, before)
+        return state, law.losses(self.law, state, lr)
 
 
 class MixingSimulator(Backend[MixingOutcome, Shares]):
@@ -184,6 +211,15 @@ class MixingSimulator(Backend[MixingOutcome, Shares]):
             lr=self._rates[schedule, now], lr_left=self._rates_left[schedule, self._period],
             instance=inst,
         )  # fmt: skip
+
+    def dynamics(self, convert: Callable[[np.ndarray], Any]) -> Dynamics:
+        """Return the running episodes' true law over other arrays: for oracles and gradients.
+
+        Args:
+            convert: turns a NumPy array into the arrays wanted (to tensors, for example).
+        """
+        inst = self.sampled.instance
+        return Dynamics(self._law.map(convert), convert(inst.effort), convert(self.rates))
 
     def get_state(self) -> dict[str, Any]:
         """Return everything that changes, as arrays that may be kept and put back."""

@@ -127,10 +127,7 @@ def begin(law: Law) -> State:
 def losses(law: Law, state: State, lr: Array) -> Array:
     """Loss of every domain, ``(n, batch)``; ``lr`` ``(batch,)`` is the current learning rate."""
     xp = namespace(state.memory)
-    if law.offset.ndim == 2 and not isinstance(law.offset, np.ndarray):
-        memory = xp.log(state.memory[None] + law.offset[:, None])
-    else:
-        memory = np.log(state.memory[None] + law.offset[:, None])
+    memory = xp.log(state.memory[None] + law.offset[:, None])
     known = xp.exp(law.log_gain + law.exponent * memory).sum(1)
     value = law.floor + 1 / known
     if law.forgets:

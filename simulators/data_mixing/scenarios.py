@@ -47,6 +47,7 @@ class Scenario:
         noise: standard deviation of a measured loss.
         floor: share every domain gets at least, of an equal share.
         hidden: True hides the horizon from the agent.
+        budget_fraction: scales the whole episode's budget: what is left after paying for a sweep.
         jitter: how far beyond the fitted parameters instances are drawn (1 is the fits' own hull).
     """
 
@@ -68,6 +69,7 @@ class Scenario:
     noise: tuple[float, float] = (0.002, 0.01)
     floor: float = 0.05
     hidden: bool = False
+    budget_fraction: float = 1.0
     jitter: float = 1.3
 
     def __post_init__(self) -> None:
@@ -185,14 +187,16 @@ def sample(scenario: Scenario, seeds: np.ndarray, n: int) -> Sampled:
     target = scenario.objective == "target"
     source = present & ~last if target else np.zeros_like(present)
 
-    total = float(scenario.horizon * scenario.budget)
+    period_budget = max(int(round(scenario.budget * scenario.budget_fraction)), n)
+    total = float(scenario.horizon * period_budget)
     law = families.FAMILIES[scenario.family](scenario, draw, present, last)
     law.forgets = scenario.forgetting
 
     small = present & (rows < draw.whole("small", *scenario.small))
     law.repeats = scenario.small[1] > 0
     fraction = np.exp(draw.each("small-share", *np.log(scenario.small_share)))
-    unique = np.where(small, np.floor(fraction * total) + 1, UNLIMITED)
+    whole = scenario.horizon * scenario.budget
+    unique = np.where(small, np.floor(fraction * whole) + 1, UNLIMITED)
     law.unique = unique.astype(float)
     limit = np.where(small, np.ceil(unique * scenario.epoch_cap), total)
     limit = np.where(present, np.minimum(limit, total), 0).astype(np.int64)
@@ -219,10 +223,10 @@ def sample(scenario: Scenario, seeds: np.ndarray, n: int) -> Sampled:
     instance = MixingInstance(
         present=present.T, prior=natural.T, weight=weight.T, source=source.T,
         unique=np.where(present, unique, 1.0).T, limit=np.maximum(limit, 1 - present).T,
-        floor=(present * np.floor(scenario.floor * scenario.budget / count)).astype(np.int64).T,
+        floor=(present * np.floor(scenario.floor * period_budget / count)).astype(np.int64).T,
         graph=np.swapaxes(law.needs, 0, 1).transpose(2, 0, 1),
-        budget=np.full(batch, scenario.budget), horizon=np.full(batch, scenario.horizon),
-        effort=steps / scenario.horizon / 100, noise=sd, epsilon=epsilon,
+        budget=np.full(batch, period_budget), horizon=np.full(batch, scenario.horizon),
+        effort=steps * scenario.budget_fraction / scenario.horizon / 100, noise=sd, epsilon=epsilon,
         penalty=ones * scenario.penalty, worst=ones * (scenario.objective == "worst"),
         hidden=ones * scenario.hidden,
     )  # fmt: skip
