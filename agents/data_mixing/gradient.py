@@ -75,7 +75,7 @@ def train(
         optimiser.step()
         decay.step()
         if progress is not None:
-            progress(iteration + 1, -float(final.mean()))
+            progress(iteration + 1, -float(final.detach().mean()))
     return policy.eval(), {
         "trainer": "gradients through the simulator", "iterations": iterations, "batch": batch,
         "episodes": iterations * batch, "seed": seed, "observation range": [low, high],
@@ -107,7 +107,7 @@ def _episode(
     for t in range(horizon):
         observation = problem.encode(memory)
         claimants = observation["claimants"].detach()
-        low, high = min(low, float(claimants.min())), max(high, float(claimants.max()))
+        low, high = min(low, claimants.min().item()), max(high, claimants.max().item())
         action, _, hidden = policy(observation, hidden)
         shares = budget.anchored_shares(action.T, columns(inst.prior), problem.kappa)
         units = within_limits(shares, inst, state.seen) * inst.budget

@@ -54,6 +54,16 @@ class Natural(MixingAgent):
         return self.outcome.instance.prior
 
 
+class Weights(MixingAgent):
+    """Shares equal to the objective's weights: spend where the score is."""
+
+    name = "weights"
+
+    def shares(self) -> np.ndarray:
+        """See `MixingAgent.shares`."""
+        return self.outcome.instance.weight
+
+
 class Temperature(MixingAgent):
     """``p ~ prior ** (1 / tau)``: 1 is natural, infinity uniform."""
 

@@ -171,6 +171,8 @@ class Problem(ABC, Generic[O, M, D]):
     """What is being decided. Pure functions over arrays with a leading batch axis."""
 
     id: ClassVar[str]
+    outcome_type: ClassVar[type[Outcome]]
+    decision_type: ClassVar[type[Decision]]
     n_max: int
     observation_space: spaces.Space
     action_space: spaces.Space

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from allocgym.envs.core.contracts import Backend, Decision, Outcome, Problem, Record
+from allocgym.envs.core.contracts import Backend, Decision, Outcome, Problem, Record, Shares
 from allocgym.envs.core.errors import AllocgymError, unknown
 
 Observation = dict[str, np.ndarray]
@@ -69,8 +69,8 @@ class AllocationEnv(gym.Env[Observation, np.ndarray]):
         self.observation_space = problem.observation_space
         self.action_space = problem.action_space
         self._loop = _Loop(problem, backend)
-        self._history: list[np.ndarray] = []
-        self._returns: list[float] = []
+        self.history: list[np.ndarray] = []
+        self.returns: list[float] = []
 
     @property
     def outcome(self) -> Outcome:
@@ -93,7 +93,7 @@ class AllocationEnv(gym.Env[Observation, np.ndarray]):
         super().reset(seed=seed)
         start = seed if seed is not None else int(self.np_random.integers(2**31))
         observation = self._loop.reset(np.array([start]))
-        self._history, self._returns = [], []
+        self.history, self.returns = [], []
         return _row(observation), {"seed": start}
 
     def step(
@@ -103,9 +103,9 @@ class AllocationEnv(gym.Env[Observation, np.ndarray]):
         decision = self.problem.decode(np.asarray(action)[None], self.memory)
         observation, terms, outcome = self._loop.spend(decision)
         reward = float(sum(term[0] for term in terms.values()))
-        self._returns.append(reward)
-        if self.render_mode is not None:
-            self._history.append(np.asarray(self.problem.action_of(decision, self.memory))[0])
+        self.returns.append(reward)
+        if isinstance(decision, Shares):
+            self.history.append(decision.fractions[0])
         info = {
             "spent": int(outcome.spent[0]),
             "seconds": float(outcome.seconds[0]),

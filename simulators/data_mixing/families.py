@@ -33,7 +33,9 @@ def read_fit(name: str) -> dict[str, Any]:
     return data
 
 
-def recorded_law(traits: dict[str, np.ndarray], present: np.ndarray) -> Law:
+def recorded_law(
+    traits: dict[str, np.ndarray], present: np.ndarray, shared: dict[str, float] | None = None
+) -> Law:
     """Build a law from per-domain traits, ``(n, batch)`` each (see `TRAITS`)."""
     n, batch = present.shape
     own = -np.log(np.maximum(traits["scale"], 1e-9))
@@ -44,7 +46,7 @@ def recorded_law(traits: dict[str, np.ndarray], present: np.ndarray) -> Law:
     gain = np.where(present[None] | eye, gain, -60.0)
     exponent = np.broadcast_to(traits["exponent"][:, None], (n, n, batch))
     shape = (n, batch)
-    shared = read_fit("recorded")["shared"]
+    shared = shared or read_fit("recorded")["shared"]
     return Law(
         floor=traits["floor"], log_gain=gain, exponent=exponent.copy(),
         offset=np.full(shape, OFFSET), forget=traits["forget"], neglect=traits["neglect"],

@@ -1,0 +1,84 @@
+"""One function that trains any learned agent of data mixing, for the command line and the suites."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+
+from allocgym.agents.core import agent_file
+from allocgym.agents.data_mixing import catalogue
+from allocgym.envs.core.environment import AllocationVectorEnv
+from allocgym.envs.core.errors import unknown
+from allocgym.envs.core.registry import make_backend, make_problem
+from allocgym.envs.data_mixing.problem import ROW_FEATURES
+
+TRAINERS = ("gradient", "ppo", "cma")
+
+
+def train_agent(
+    out: Path, scenario: str = "continual-pretraining", trainer: str = "gradient",
+    iterations: int = 300, seed: int = 0, batch: int = 256, n_max: int = 8,
+    overrides: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Train in the simulator and write an agent file.
+
+    Args:
+        out: the agent file.
+        scenario: distribution of instances to train on.
+        trainer: ``"gradient"`` (through the simulator), ``"ppo"`` (iterations of 20,480 steps) or
+            ``"cma"`` (the parametric heuristic).
+        iterations: of the trainer.
+        seed: of everything random.
+        batch: environments at once.
+        n_max: rows for domains while training; the agent runs at any other.
+        overrides: fields of the scenario.
+
+    Returns:
+        What was recorded of the training.
+    """
+    if trainer not in TRAINERS:
+        raise unknown("trainer", trainer, TRAINERS)
+    problem: Any = make_problem("data-mixing", n_max=n_max)
+    size = 1024 if trainer == "ppo" else batch
+    backend = make_backend(
+        problem, "twin", scenario=scenario, num_envs=size, **(overrides or {})
+    )
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(f"training ({trainer})", total=iterations)
+
+        def progress(done: int, value: float) -> None:
+            completed = done if trainer != "ppo" else done // (2 * size * backend.spec.horizon)
+            bar.update(task, completed=completed, description=f"training, gain {value:.4f}")
+
+        note = {"scenario": scenario, "overrides": overrides or {}}
+        if trainer == "cma":
+            from allocgym.agents.data_mixing import index
+
+            mixer, information = index.train(problem, backend, iterations, seed, progress)
+            settings = {"weights": mixer.weights.tolist()}
+            agent_file.save(out, problem, "index", settings, None, {**information, **note})
+            return information
+        torch.set_num_threads(max(1, torch.get_num_threads()))
+        if trainer == "ppo":
+            from allocgym.agents.core.sb3 import train_ppo
+
+            skip = {
+                ROW_FEATURES.index("log prior x K"): -1 / problem.kappa,
+                ROW_FEATURES.index("log weight x K"): 1 / problem.kappa,
+            }
+            env = AllocationVectorEnv(problem, backend)
+            steps = iterations * 2 * size * backend.spec.horizon
+            policy, information = train_ppo(env, steps, seed, skip, progress=progress)
+        else:
+            from allocgym.agents.data_mixing import gradient
+
+            policy, information = gradient.train(
+                problem, backend, iterations, seed=seed, progress=progress
+            )
+    catalogue.save_policy(out, problem, policy, {**information, **note})
+    return information

@@ -1,0 +1,77 @@
+"""The one loader of public data: files named by a path inside the folder ``ALLOCGYM_DATA``."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from pathlib import Path
+
+from allocgym.envs.core.errors import AllocgymError
+
+VARIABLE = "ALLOCGYM_DATA"
+
+
+class DataMissingError(AllocgymError):
+    """A public data file is not on this machine."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A public data set: where it came from and what it is used for."""
+
+    path: str
+    what: str
+    source: str
+    licence: str
+    used_for: str
+
+
+CATALOGUE = (
+    Dataset(
+        "mixing/regmix", "512 + 256 mixtures of 17 Pile domains, 13 losses, at 1M and 60M parameters",
+        "github.com/sail-sg/regmix @ b004d3a", "MIT", "data-mixing: fits and fidelity",
+    ),
+    Dataset(
+        "mixing/doremi", "Pile domain weights", "github.com/sangmichaelxie/doremi @ 7cde52d", "MIT",
+        "data-mixing: natural shares",
+    ),
+    Dataset(
+        "mixing/corpora", "GSM8K problems; tiny-shakespeare",
+        "github.com/openai/grade-school-math @ 3101c7d; github.com/karpathy/char-rnn @ 6f9487a",
+        "MIT; public domain", "data-mixing: domains of real runs that informed no fit",
+    ),
+)  # fmt: skip
+
+
+def available(relative: str) -> bool:
+    """Whether a file or folder of the public data is on this machine."""
+    root = os.environ.get(VARIABLE)
+    return bool(root) and (Path(str(root)) / relative).exists()
+
+
+def path(relative: str) -> Path:
+    """Return the path of a file of the public data.
+
+    Raises:
+        DataMissingError: the variable is not set, or the file is not there.
+    """
+    root = os.environ.get(VARIABLE)
+    if not root:
+        raise DataMissingError(
+            f"{relative}: public data is needed; set {VARIABLE} to the folder that holds it"
+        )
+    full = Path(root) / relative
+    if not full.exists():
+        raise DataMissingError(f"{relative}: not in {VARIABLE}={root}")
+    return full
+
+
+def checksum(dataset: Dataset) -> str:
+    """SHA-256 over the names and contents of a data set's files, shortened."""
+    root = path(dataset.path)
+    digest = hashlib.sha256()
+    for file in sorted(p for p in root.rglob("*") if p.is_file()):
+        digest.update(file.relative_to(root).as_posix().encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
