@@ -52,7 +52,7 @@ def static_sweep(scenario: str, seeds: int, overrides: dict[str, Any]) -> Agent:
         memory: Any = agent.memory
         from allocgym.envs.data_mixing.problem import objective
 
-        value, excess = objective(memory.last.T, memory.start.T, memory.instance)
+        value, excess = objective(np.exp(memory.last.T), np.exp(memory.start.T), memory.instance)
         measured.append(value + memory.instance.penalty * excess)
         splits.append(agent.shares())  # type: ignore[attr-defined]
     best = np.argmin(measured, axis=0)

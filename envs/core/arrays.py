@@ -30,3 +30,14 @@ def namespace(array: Array) -> Any:
 def columns(array: Array) -> Array:
     """View ``(batch, n)`` as ``(n, batch)``, or back. No copy."""
     return array.T
+
+
+def total(array: Array, axis: int = 0) -> Array:
+    """Sum over claimants in their order, whatever the batch.
+
+    NumPy sums a lone column pairwise and many columns row by row; the two round differently, and a
+    scalar environment must equal its twin in a batch bit for bit.
+    """
+    if isinstance(array, np.ndarray) and array.shape[-1] == 1:
+        return np.add.accumulate(array, axis=axis).take(-1, axis=axis)
+    return array.sum(axis)

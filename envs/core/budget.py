@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from allocgym.envs.core.arrays import Array, namespace
+from allocgym.envs.core.arrays import Array, namespace, total
 from allocgym.envs.core.errors import AllocgymError
 
 KAPPA = float(np.log(100.0))
@@ -29,7 +29,7 @@ def anchored_shares(action: Array, prior: Array, kappa: float = KAPPA) -> Array:
     """
     xp = namespace(action)
     weights = prior * xp.exp(kappa * action)
-    return weights / weights.sum(0)
+    return weights / total(weights)
 
 
 def capped_shares(shares: Array, low: Array, high: Array) -> Array:
@@ -73,23 +73,23 @@ def capped_shares(shares: Array, low: Array, high: Array) -> Array:
     return out
 
 
-def largest_remainder(amounts: np.ndarray, total: np.ndarray) -> np.ndarray:
+def largest_remainder(amounts: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """Round a split to whole units without changing its total (Hamilton's method).
 
     Args:
-        amounts: ``(n, batch)`` float64, non-negative, columns summing to ``total``
+        amounts: ``(n, batch)`` float64, non-negative, columns summing to ``whole``
             (up to rounding error).
-        total: ``(batch,)`` whole units.
+        whole: ``(batch,)`` whole units.
 
     Returns:
-        ``(n, batch)`` int64, columns summing to ``total`` exactly, each entry the floor or the
+        ``(n, batch)`` int64, columns summing to ``whole`` exactly, each entry the floor or the
         ceiling of what was asked. Ties go to the lower index.
     """
     # A value that is whole but for rounding error is whole: it must not lose a unit to noise.
     floors = np.floor(amounts + 1e-9)
     rest = amounts - floors
     units = floors.astype(np.int64)
-    missing = np.asarray(total, dtype=np.int64) - units.sum(0)
+    missing = np.asarray(whole, dtype=np.int64) - units.sum(0)
     n = len(amounts)
     if n <= 16:
         # The rank of each remainder by counting: cheaper than sorting short columns.
@@ -107,27 +107,27 @@ def largest_remainder(amounts: np.ndarray, total: np.ndarray) -> np.ndarray:
 
 
 def split_units(
-    shares: np.ndarray, total: np.ndarray, low: np.ndarray | None = None,
+    shares: np.ndarray, amount: np.ndarray, low: np.ndarray | None = None,
     high: np.ndarray | None = None,
 ) -> np.ndarray:
     """Turn shares into whole units within bounds that are themselves whole units.
 
     Args:
         shares: ``(n, batch)``, columns summing to 1.
-        total: ``(batch,)`` units to give away, > 0.
+        amount: ``(batch,)`` units to give away, > 0.
         low: ``(n, batch)`` whole units each claimant gets at least (default 0).
-        high: ``(n, batch)`` whole units each claimant may get (default ``total``).
+        high: ``(n, batch)`` whole units each claimant may get (default ``amount``).
 
     Returns:
-        ``(n, batch)`` int64, columns summing to ``total``, within ``[low, high]``.
+        ``(n, batch)`` int64, columns summing to ``amount``, within ``[low, high]``.
     """
-    total = np.asarray(total)
+    amount = np.asarray(amount)
     x = shares.astype(np.float64, copy=False)
     if low is not None or high is not None:
-        lo = np.zeros_like(x) if low is None else low / total
-        hi = np.ones_like(x) if high is None else np.minimum(high / total, 1.0)
+        lo = np.zeros_like(x) if low is None else low / amount
+        hi = np.ones_like(x) if high is None else np.minimum(high / amount, 1.0)
         x = capped_shares(x, lo, hi)
-    return largest_remainder(x * total, total)
+    return largest_remainder(x * amount, amount)
 
 
 def action_for(shares: np.ndarray, prior: np.ndarray, kappa: float = KAPPA) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium import spaces
 
 from allocgym.envs.core import budget
-from allocgym.envs.core.arrays import Array, columns, namespace
+from allocgym.envs.core.arrays import Array, columns, namespace, total
 from allocgym.envs.core.contracts import Problem, Shares
 from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.data_mixing.records import MixingInstance, MixingMemory, MixingOutcome
@@ -24,13 +24,14 @@ CONTEXT_FEATURES = (
     "noise", "worst-domain objective", "constrained",
 )  # fmt: skip
 BOUND = 10.0
+UNCONSTRAINED = 1e6
 
 
 def rise(heldout: Array, start: Array, instance: MixingInstance) -> Array:
     """Mean rise of the source domains' loss since the start, ``(n, batch)`` in, ``(batch,)`` out."""
     source = columns(instance.source)
-    count = source.sum(0)
-    return ((heldout - start) * source).sum(0) / (count + (count == 0))
+    count = total(source * 1.0)
+    return total((heldout - start) * source) / (count + (count == 0))
 
 
 def objective(heldout: Array, start: Array, instance: MixingInstance) -> tuple[Array, Array]:
@@ -46,13 +47,14 @@ def objective(heldout: Array, start: Array, instance: MixingInstance) -> tuple[A
         how far the sources' mean loss has risen beyond ``epsilon``.
     """
     xp = namespace(heldout)
-    value = (columns(instance.weight) * heldout).sum(0)
+    value = total(columns(instance.weight) * heldout)
     if (instance.worst > 0).any():
         top = xp.where(columns(instance.present), heldout, heldout * 0 - 1e9)
         top = top.max(0) if xp is np else top.max(0).values
         value = xp.where(instance.worst > 0, top, value)
-    excess = rise(heldout, start, instance) - instance.epsilon
-    return value, excess.clip(0, None)
+    if not (instance.epsilon < UNCONSTRAINED).any():
+        return value, value * 0
+    return value, (rise(heldout, start, instance) - instance.epsilon).clip(0, None)
 
 
 class DataMixing(Problem[MixingOutcome, MixingMemory, Shares]):
@@ -85,90 +87,102 @@ class DataMixing(Problem[MixingOutcome, MixingMemory, Shares]):
 
     def begin(self, outcome: MixingOutcome) -> MixingMemory:
         """See `Problem.begin`."""
-        losses = outcome.losses
+        inst = outcome.instance
+        xp = namespace(outcome.losses)
+        logs = xp.log(outcome.losses)
         heldout = columns(outcome.heldout)
-        value, excess = objective(heldout, heldout, outcome.instance)
+        value, excess = objective(heldout, heldout, inst)
+        mask = columns(inst.present)
+        count = total(mask * 1.0)
+        fixed = xp.stack([
+            xp.log(columns(inst.prior) * count + 1e-4) * mask,
+            xp.log(columns(inst.weight) * count + 1e-2) * mask,
+            columns(inst.source) * 1.0,
+        ]) + 0 * columns(logs)  # fmt: skip
+        flipped = fixed.transpose(2, 1, 0) if xp is np else fixed.permute(2, 1, 0)
         return MixingMemory(
-            start=losses, last=losses, before=losses, earlier=losses, lowest=losses,
-            drop=losses * 0, share=outcome.instance.prior, seen=outcome.seen,
-            objective=value, violation=excess, heldout_start=outcome.heldout,
-            period=outcome.period, lr=outcome.lr, lr_left=outcome.lr_left,
-            instance=outcome.instance,
+            start=logs, last=logs, before=logs, earlier=logs, lowest=logs, drop=logs * 0,
+            share=inst.prior + logs * 0, seen=outcome.seen, fixed=flipped, objective=value,
+            violation=excess, heldout_start=outcome.heldout, period=outcome.period,
+            lr=outcome.lr, lr_left=outcome.lr_left, instance=inst,
         )  # fmt: skip
 
     def update(self, memory: MixingMemory, outcome: MixingOutcome) -> MixingMemory:
         """See `Problem.update`. An outcome that is not ``valid`` leaves the losses as they were."""
         xp = namespace(outcome.losses)
-        losses = outcome.losses
+        logs = xp.log(outcome.losses)
         if not outcome.valid.all():
-            losses = xp.where(outcome.valid[:, None], losses, memory.last)
+            logs = xp.where(outcome.valid[:, None], logs, memory.last)
         value, excess = objective(
             columns(outcome.heldout), columns(memory.heldout_start), outcome.instance
         )
-        first = outcome.period == 1
         drop = memory.drop
+        first = outcome.period == 1
         if first.any():
-            drop = xp.where(first[:, None], xp.log(losses / memory.start), drop)
+            drop = xp.where(first[:, None], logs - memory.start, drop)
         units = columns(outcome.units)
+        share = units / total(units)
+        if xp is np:
+            share = share.astype(logs.dtype, copy=False)
         return MixingMemory(
-            start=memory.start, last=losses, before=memory.last, earlier=memory.before,
-            lowest=xp.minimum(memory.lowest, losses), drop=drop,
-            share=columns(units / units.sum(0)), seen=outcome.seen,
-            objective=value, violation=excess, heldout_start=memory.heldout_start,
-            period=outcome.period, lr=outcome.lr, lr_left=outcome.lr_left,
-            instance=outcome.instance,
+            start=memory.start, last=logs, before=memory.last, earlier=memory.before,
+            lowest=xp.minimum(memory.lowest, logs), drop=drop, share=columns(share),
+            seen=outcome.seen, fixed=memory.fixed, objective=value, violation=excess,
+            heldout_start=memory.heldout_start, period=outcome.period, lr=outcome.lr,
+            lr_left=outcome.lr_left, instance=outcome.instance,
         )  # fmt: skip
 
     def encode(self, memory: MixingMemory) -> dict[str, Any]:
         """See `Problem.encode`. Accepts a memory of tensors too, and is differentiable there."""
         inst = memory.instance
         xp = namespace(memory.last)
-        dtype = np.float32 if xp is np else memory.last.dtype
         present = columns(inst.present)
-        mask = present * 1.0 if xp is not np else present.astype(dtype)
-        count = mask.sum(0)
-        log = xp.log(columns(memory.last))
-        budget_so_far = memory.period * inst.budget
+        mask = present * 1.0 if xp is not np else present.astype(np.float32)
+        count = total(mask)
+        log = columns(memory.last)
+        so_far = memory.period * inst.budget
         seen = columns(memory.seen)
-        slack = xp.where(
-            inst.epsilon < 1e6,
-            (inst.epsilon - rise(columns(memory.last), columns(memory.start), inst)) * 10,
-            count * 0,
-        )
+        fixed = memory.fixed.transpose(2, 1, 0) if xp is np else memory.fixed.permute(2, 1, 0)
+        constrained = inst.epsilon < UNCONSTRAINED
+        slack = mask * 0
+        if constrained.any():
+            drift = rise(xp.exp(log), xp.exp(columns(memory.start)), inst)
+            room = (inst.epsilon.clip(None, UNCONSTRAINED) - drift) * 10
+            slack = slack + room * constrained
         rows = (
-            5 * (log - xp.log(columns(memory.start))),
-            20 * (log - xp.log(columns(memory.before))),
-            20 * (log - xp.log(columns(memory.earlier))),
-            20 * (log - xp.log(columns(memory.lowest))),
-            2 * (log - (log * mask).sum(0) / count),
-            5 * columns(memory.drop),
+            (log - columns(memory.start)) * 5,
+            (log - columns(memory.before)) * 20,
+            (log - columns(memory.earlier)) * 20,
+            (log - columns(memory.lowest)) * 20,
+            (log - total(log * mask) / count) * 2,
+            columns(memory.drop) * 5,
             columns(memory.share) * count,
-            seen * (count / (budget_so_far + (budget_so_far == 0))),
-            xp.log(columns(inst.prior) * count + 1e-4),
-            xp.log(columns(inst.weight) * count + 1e-2),
-            columns(inst.source) * 1.0,
-            slack * mask,
+            seen * (count / (so_far + (so_far == 0))),
+            fixed[0],
+            fixed[1],
+            fixed[2],
+            slack,
             seen / columns(inst.limit),
             seen / columns(inst.unique),
         )
-        progress = memory.period / inst.horizon * (1 - inst.hidden)
+        open_ = 1 - inst.hidden
         context = (
-            progress, inst.hidden, memory.lr, memory.lr_left * (1 - inst.hidden), xp.log(count),
-            xp.log(inst.effort), 50 * inst.noise, inst.worst,
-            (inst.epsilon < 1e6) * 1.0,
+            memory.period / inst.horizon * open_, inst.hidden, memory.lr, memory.lr_left * open_,
+            xp.log(count), xp.log(inst.effort), inst.noise * 50, inst.worst, constrained * 1.0,
         )  # fmt: skip
         if xp is np:
-            block = np.empty((len(rows), *mask.shape), dtype)
+            block = np.empty((len(rows), *mask.shape), np.float32)
             for k, row in enumerate(rows):
-                np.multiply(row, mask, out=block[k], casting="same_kind")
-            np.clip(block, -BOUND, BOUND, out=block)
-            side = np.empty((len(context), mask.shape[1]), dtype)
+                block[k] = row
+            block *= mask
+            np.maximum(block, -BOUND, out=block)
+            np.minimum(block, BOUND, out=block)
+            side = np.empty((len(context), mask.shape[1]), np.float32)
             for k, entry in enumerate(context):
                 side[k] = entry
-            np.clip(side, -BOUND, BOUND, out=side)
             return {
                 "claimants": block.transpose(2, 1, 0),
-                "context": side.T,
+                "context": side.clip(-BOUND, BOUND).T,
                 "present": inst.present.view(np.int8),
             }
         block = xp.stack([row * mask for row in rows]).clip(-BOUND, BOUND)
@@ -176,33 +190,38 @@ class DataMixing(Problem[MixingOutcome, MixingMemory, Shares]):
         return {"claimants": block.permute(2, 1, 0), "context": side.T, "present": inst.present}
 
     def decode(self, action: np.ndarray, memory: MixingMemory) -> Shares:
-        """Tilt the prior, apply floors and limits, round to whole units. See `Problem.decode`."""
+        """Tilt the prior, give every domain its floor first, round to whole units within limits."""
         inst = memory.instance
         array = self.check_action(action, len(inst.budget))
-        shares = budget.anchored_shares(
+        tilted = budget.anchored_shares(
             columns(array).astype(np.float64), columns(inst.prior), self.kappa
         )
-        return self.round(columns(shares), memory)
+        floor = columns(inst.floor)
+        amounts = floor + tilted * (inst.budget - total(floor))
+        left = columns(inst.limit - memory.seen)
+        if (amounts > left).any():
+            return self.round(columns(amounts / inst.budget), memory)
+        return Shares(columns(budget.largest_remainder(amounts, inst.budget)))
 
     def round(self, shares: np.ndarray, memory: MixingMemory) -> Shares:
         """Turn ``(batch, n)`` shares into whole units within this period's floors and limits."""
         inst = memory.instance
-        total = inst.budget
         left = columns(inst.limit - memory.seen)
-        floor = columns(inst.floor)
-        high = left if (left < total).any() else None
-        low = np.minimum(floor, left) if floor.any() else None
-        return Shares(columns(budget.split_units(columns(shares), total, low, high)))
+        high = left if (left < inst.budget).any() else None
+        low = np.minimum(columns(inst.floor), left)
+        return Shares(columns(budget.split_units(columns(shares), inst.budget, low, high)))
 
     def action_of(self, decision: Shares, memory: MixingMemory) -> np.ndarray:
         """See `Problem.action_of`."""
-        prior = columns(memory.instance.prior)
-        action = budget.action_for(columns(decision.fractions), prior, self.kappa)
+        inst = memory.instance
+        floor = columns(inst.floor)
+        above = (columns(decision.units) - floor) / (inst.budget - total(floor))
+        action = budget.action_for(np.maximum(above, 0), columns(inst.prior), self.kappa)
         return columns(action).astype(np.float32)
 
     def cost(self, decision: Shares) -> np.ndarray:
         """See `Problem.cost`."""
-        return decision.units.sum(1)
+        return total(columns(decision.units))
 
     def reward(self, before: MixingMemory, after: MixingMemory) -> dict[str, np.ndarray]:
         """Fall of the objective and of the penalty: potential-based, so the undiscounted return is

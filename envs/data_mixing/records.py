@@ -87,13 +87,16 @@ class MixingOutcome(Outcome):
 class MixingMemory(Record):
     """What the encoder needs of the past: fixed size, whatever the horizon.
 
+    Measured losses are kept as logarithms: the observation is made of their differences.
+
     Attributes:
-        start: ``(batch, n)`` first measured losses.
-        last, before, earlier: ``(batch, n)`` measured losses now, one and two periods ago.
-        lowest: ``(batch, n)`` lowest measured losses so far.
-        drop: ``(batch, n)`` change of the logarithm of the loss over the first period.
+        start, last, before, earlier: ``(batch, n)`` log losses at the start, now, and one and two
+            periods ago.
+        lowest: ``(batch, n)`` lowest log loss so far.
+        drop: ``(batch, n)`` change of the log loss over the first period.
         share: ``(batch, n)`` shares of the last period (the prior before the first).
-        seen: ``(batch, n)`` int64 units so far.
+        seen: ``(batch, n)`` units so far.
+        fixed: ``(batch, n, 3)`` what the observation says of prior, weight and source.
         objective: ``(batch,)`` held-out objective now.
         violation: ``(batch,)`` rise of the source domains beyond ``epsilon`` now.
         heldout_start: ``(batch, n)`` held-out losses at the start.
@@ -108,6 +111,7 @@ class MixingMemory(Record):
     drop: np.ndarray
     share: np.ndarray
     seen: np.ndarray
+    fixed: np.ndarray
     objective: np.ndarray
     violation: np.ndarray
     heldout_start: np.ndarray

@@ -1,1 +1,1 @@
-"""real_backend/core"""
+"""What every real back end needs: a device, and checkpoints that survive a kill."""

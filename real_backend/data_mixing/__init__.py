@@ -1,1 +1,1 @@
-"""real_backend/data_mixing"""
+"""Data mixing for real: a byte-level GPT trained on local text."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from allocgym.envs.core import draws
-from allocgym.envs.core.arrays import columns
+from allocgym.envs.core.arrays import columns, total
 from allocgym.envs.core.contracts import Backend, Shares, Spec
 from allocgym.envs.core.errors import AllocgymError, unknown
 from allocgym.envs.data_mixing.problem import DataMixing
@@ -186,7 +186,7 @@ class MixingSimulator(Backend[MixingOutcome, Shares]):
         self._period = self._period + 1
         self._units = units
         self._seen = self._seen + units
-        return self._report(units.sum(0), seconds(self.cost, drawn), drawn.fails.sum(0))
+        return self._report(total(units), seconds(self.cost, drawn), drawn.fails.sum(0))
 
     def _last_rate(self) -> np.ndarray:
         past = self._rates[self.sampled.schedule, np.maximum(self._period - 1, 0)]

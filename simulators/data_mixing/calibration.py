@@ -1,7 +1,7 @@
 """Fits the learning law to recorded real runs, and says how well it predicts others.
 
-Pilots cover replay ratios, learning-rate schedules and seeds; a third keep their mixture, the
-others switch it mid-run or split it unevenly between sources: static pilots cannot tell fast
+Pilots cover replay ratios, learning-rate schedules and seeds; half of them switch their mixture
+mid-run, the others keep it, some split unevenly between sources: static pilots cannot tell fast
 (recoverable) from slow forgetting. What is fitted is the whole curve of every domain.
 """
 
@@ -91,14 +91,15 @@ def pilot(
 
 
 def pilots(ratios: Iterable[float] = RATIOS, seeds: int = 3) -> list[dict[str, Any]]:
-    """The pilot plan of one setting: every ratio x schedule x seed, kinds in rotation."""
-    kinds = ("static", "switch", "uneven")
-    return [
-        {"ratio": ratio, "schedule": schedule, "seed": seed, "kind": kinds[seed % 3]}
-        for ratio in ratios
-        for schedule in SCHEDULES
-        for seed in range(seeds)
-    ]
+    """The pilot plan of one setting: every ratio x schedule x seed, half of them switching."""
+    plan = []
+    for ratio in ratios:
+        for schedule in SCHEDULES:
+            for seed in range(seeds):
+                still = ("static", "uneven")[len(plan) // 2 % 2]
+                kind = "switch" if len(plan) % 2 else still
+                plan.append({"ratio": ratio, "schedule": schedule, "seed": seed, "kind": kind})
+    return plan
 
 
 def record(

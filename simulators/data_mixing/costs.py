@@ -17,6 +17,7 @@ from collections.abc import Generator
 import numpy as np
 import simpy
 
+from allocgym.envs.core.arrays import total
 from allocgym.envs.core.errors import AllocgymError
 
 
@@ -90,9 +91,9 @@ def durations(
         noise: ``(2 * chunks, batch)`` standard normal draws.
         chance: ``(chunks, batch)`` uniform draws.
     """
-    total = units.sum(0)
-    tokens = total * (model.tokens_per_unit / model.chunks)
-    drag = (units * slowness).sum(0) / total
+    whole = total(units)
+    tokens = whole * (model.tokens_per_unit / model.chunks)
+    drag = total(units * slowness) / whole
     factors = np.exp(model.jitter * noise)
     k = model.chunks
     return Durations(

@@ -49,7 +49,7 @@ def recorded_law(
     shared = shared or read_fit("recorded")["shared"]
     return Law(
         floor=traits["floor"], log_gain=gain, exponent=exponent.copy(),
-        offset=np.full(shape, OFFSET), forget=traits["forget"], neglect=traits["neglect"],
+        offset=np.full(batch, OFFSET), forget=traits["forget"], neglect=traits["neglect"],
         rate=traits["rate"], recency=traits["recency"], unique=np.full(shape, 1e9),
         needs=np.zeros((n, n, batch)), threshold=np.zeros(shape), softness=np.ones(shape),
         start=traits["start"] * present, recent=present / present.sum(0),
@@ -128,7 +128,7 @@ def regmix(scenario: Scenario, draw: Draw, present: np.ndarray, last: np.ndarray
     shape = (n, batch)
     return Law(
         floor=np.array(fit["E"])[pick], log_gain=log_gain, exponent=exponent,
-        offset=np.broadcast_to(REGMIX_OFFSET * run, shape).copy(),
+        offset=REGMIX_OFFSET * run,
         forget=traits["forget"], neglect=traits["neglect"], rate=traits["rate"],
         recency=traits["recency"], unique=np.full(shape, 1e9), needs=np.zeros((n, n, batch)),
         threshold=np.zeros(shape), softness=np.ones(shape), start=np.zeros(shape),

@@ -7,7 +7,7 @@ optimiser steps), at share ``h_j``::
     f_j  = lambda_j + mu_j c2 / (h_j + c2)                            forgetting rate
     q_j' = h_j + (q_j - h_j) exp(-D / tau)                            recent share
 
-    L_i  = E_i + 1 / sum_j C_ij (m_j + m0_i)^gamma_ij                  what is known
+    L_i  = E_i + 1 / sum_j C_ij (m_j + m0)^gamma_ij                  what is known
            + zeta_i lr - kappa_i log((q_i + c) / (1 + c))             what recovers fast
 
 The power law of effective tokens is the additive mixture law of Shukor et al. (2507.09404) with
@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from allocgym.envs.core.arrays import Array, namespace
+from allocgym.envs.core.arrays import Array, namespace, total
 
 R_STAR = 15.387756
 """Repetition half-life constant R*_D of Muennighoff et al. (2023)."""
@@ -68,7 +68,7 @@ class Law(Columns):
         floor: ``(n, batch)`` E, irreducible loss.
         log_gain: ``(n, n, batch)`` log C, [i, j] how much memory of j lowers the loss of i.
         exponent: ``(n, n, batch)`` gamma.
-        offset: ``(n, batch)`` m0, memory every domain starts from in the eyes of domain i.
+        offset: ``(batch,)`` m0, memory every domain starts from.
         forget: ``(n, batch)`` lambda, per hundred full-rate steps.
         neglect: ``(n, batch)`` mu, extra forgetting of a domain that gets no data.
         rate: ``(n, batch)`` zeta, loss per unit of learning rate.
@@ -127,8 +127,8 @@ def begin(law: Law) -> State:
 def losses(law: Law, state: State, lr: Array) -> Array:
     """Loss of every domain, ``(n, batch)``; ``lr`` ``(batch,)`` is the current learning rate."""
     xp = namespace(state.memory)
-    memory = xp.log(state.memory[None] + law.offset[:, None])
-    known = xp.exp(law.log_gain + law.exponent * memory).sum(1)
+    memory = xp.log(state.memory + law.offset)
+    known = total(xp.exp(law.log_gain + law.exponent * memory), 1)
     value = law.floor + 1 / known
     if law.forgets:
         value = value + law.rate * lr
@@ -148,7 +148,7 @@ def advance(law: Law, state: State, units: Array, effort: Array, lr: Array, lr_b
         lr_before: ``(batch,)`` learning rate at which the last losses were taken (for the gates).
     """
     xp = namespace(state.memory)
-    share = units / units.sum(0)
+    share = units / total(units)
     step = effort * lr
     gain = share
     if law.repeats:
@@ -189,4 +189,4 @@ def openness(law: Law, state: State, lr: Array) -> Array:
     xp = namespace(state.memory)
     gap = (losses(law, state, lr) - law.threshold) / law.softness
     closed = xp.log(1 + xp.exp(gap.clip(-30, 30)))
-    return xp.exp(-(law.needs * closed[None]).sum(1))
+    return xp.exp(-total(law.needs * closed[None], 1))

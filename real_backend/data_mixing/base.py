@@ -1,0 +1,79 @@
+"""The base model a run continues from: trained once, then kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from allocgym.envs.core.errors import CorruptFileError
+from allocgym.real_backend.core import checkpoints
+from allocgym.real_backend.data_mixing.model import REVISION
+from allocgym.real_backend.data_mixing.settings import Setting, step_rates
+from allocgym.real_backend.data_mixing.training import BATCH, Trainer
+
+
+def cache_folder(cache_dir: str | Path | None = None) -> Path:
+    """Return the cache: the argument, ``ALLOCGYM_CACHE``, or ``~/.cache/allocgym``."""
+    chosen = cache_dir or os.environ.get("ALLOCGYM_CACHE") or "~/.cache/allocgym"
+    return Path(chosen).expanduser()
+
+
+def base_weights(
+    setting: Setting,
+    trainer: Trainer,
+    seed: int,
+    cache_dir: str | Path | None = None,
+    progress: Callable[[int], Any] | None = None,
+) -> dict[str, Tensor]:
+    """Return the weights an episode starts from; trains them where they are not cached.
+
+    The file's name is a hash of all that the weights depend on: source texts, model, steps,
+    learning rate, seed, version of PyTorch and kind of device.
+
+    Args:
+        setting: the run; its sources get equal shares of ``base_steps``.
+        trainer: of the setting's domains. Left in an undefined state.
+        seed: of the initial weights and the order of data.
+        cache_dir: see `cache_folder`.
+        progress: told the number of steps done, after each.
+    """
+    if setting.base_steps == 0:
+        trainer.begin(seed, seed)
+        return trainer.weights()
+    sources = np.isin(setting.names, setting.source)
+    used = {c.name: c.digest for c, known in zip(trainer.corpora, sources, strict=True) if known}
+    key = json.dumps(
+        {
+            "corpora": used,
+            "unique": {n: u for n, u in setting.unique.items() if n in used},
+            "model": f"{REVISION} {trainer.config}", "steps": setting.base_steps, "lr": setting.base_lr,
+            "seed": seed, "torch": torch.__version__, "device": trainer.device.type,
+        },
+        sort_keys=True,
+    )  # fmt: skip
+    digest = hashlib.blake2b(key.encode(), digest_size=12).hexdigest()
+    path = cache_folder(cache_dir) / "data-mixing" / f"base-{digest}.safetensors"
+    if path.exists():
+        try:
+            weights, _ = checkpoints.load(path)
+            return weights
+        except CorruptFileError as error:
+            warnings.warn(f"{error}; training the base model again", stacklevel=2)
+    trainer.begin(seed, seed, stage="base")
+    total = setting.base_steps * BATCH
+    units = np.where(sources, total // sources.sum(), 0)
+    units[np.flatnonzero(sources)[: total - units.sum()]] += 1
+    rates = setting.base_lr * step_rates("cosine", setting.base_steps)
+    trainer.train(units, rates, progress)
+    weights = trainer.weights()
+    checkpoints.save(path, weights, json.loads(key))
+    return weights

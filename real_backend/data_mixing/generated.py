@@ -1,0 +1,169 @@
+"""Text made by rule: unlimited, without a licence, and each kind with a skill of its own."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from allocgym.envs.core import draws
+
+DEPTHS = 5
+LEGO_ANSWER = r"\? [a-z] = ([01])"
+"""What evaluation scores in LEGO text: the answer, not the random letters around it."""
+
+_NAMES = ("ada", "bela", "chen", "dora", "emil", "fatou", "goran", "hana", "ivan", "june")
+_CITIES = ("oslo", "lima", "kyoto", "accra", "quito", "turin", "perth", "minsk")
+_TABLES = ("users", "orders", "items", "events")
+_COLUMNS = ("id", "name", "city", "price", "amount", "created", "status")
+
+
+def arithmetic(rng: np.random.Generator) -> Iterator[str]:
+    """Sums, differences and products of small numbers, one a line."""
+    while True:
+        block = np.stack([rng.integers(0, 1000, 4096), rng.integers(0, 1000, 4096)]).tolist()
+        for a, b, kind in zip(*block, rng.integers(0, 3, 4096).tolist(), strict=True):
+            if kind == 0:
+                yield f"{a}+{b}={a + b}\n"
+            elif kind == 1:
+                yield f"{a}-{b}={a - b}\n"
+            else:
+                yield f"{a % 100}*{b}={a % 100 * b}\n"
+
+
+def modular(rng: np.random.Generator) -> Iterator[str]:
+    """Linear expressions modulo a small prime, one a line."""
+    primes = (7, 11, 13, 17, 19, 23)
+    while True:
+        block = rng.integers(0, 100, (4096, 4)).tolist()
+        for a, b, c, k in block:
+            p = primes[k % len(primes)]
+            yield f"({a}*{b}+{c})%{p}={(a * b + c) % p}\n"
+
+
+def lego_problem(letters: str, flips: list[int], order: list[int], depth: int) -> str:
+    """One chain of `DEPTHS` bits in the order given, asking for the bit at ``depth``.
+
+    As in Skill-It: the first variable is given a value, each other one copies or negates its
+    predecessor. Exactly 64 bytes, so that two problems fill one sequence of 128 and none is cut
+    in half.
+
+    Args:
+        letters: `DEPTHS` variable names, first to last of the chain.
+        flips: `DEPTHS` bits: the first value, then whether each link negates.
+        order: permutation of the clauses.
+        depth: 1 (the value is stated) to `DEPTHS`.
+    """
+    value = sum(flips[:depth]) % 2
+    clauses = [f"{letters[0]} = val {flips[0]}"]
+    for k in range(1, DEPTHS):
+        clauses.append(f"{letters[k]} = {'not' if flips[k] else 'val'} {letters[k - 1]}")
+    text = ";".join(clauses[i] for i in order)
+    return f"{text}? {letters[depth - 1]} = {value}".ljust(63) + "\n"
+
+
+def lego(rng: np.random.Generator, depth: int | None = None) -> Iterator[str]:
+    """LEGO problems of one depth, or of all depths at random."""
+    size = 1024
+    alphabet, clauses = np.tile(np.arange(97, 123), (size, 1)), np.arange(DEPTHS)
+    while True:
+        letters = rng.permuted(alphabet, axis=1)[:, :DEPTHS].tolist()
+        flips = rng.integers(0, 2, (size, DEPTHS)).tolist()
+        orders = rng.permuted(np.tile(clauses, (size, 1)), axis=1).tolist()
+        depths = rng.integers(1, DEPTHS + 1, size).tolist()
+        for names, bits, order, drawn in zip(letters, flips, orders, depths, strict=True):
+            yield lego_problem("".join(map(chr, names)), bits, order, depth or drawn)
+
+
+def lego_answer(problem: str) -> tuple[int, int]:
+    """Solve a LEGO problem: the right answer, and the one its text gives."""
+    body, question = problem.strip().split("? ")
+    rules = dict(clause.split(" = ") for clause in body.split(";"))
+    asked, given = question.split(" = ")
+
+    def solve(name: str) -> int:
+        kind, argument = rules[name].split(" ")
+        value = int(argument) if argument.isdigit() else solve(argument)
+        return value if kind == "val" or argument.isdigit() else 1 - value
+
+    return solve(asked), int(given)
+
+
+def records(rng: np.random.Generator) -> Iterator[str]:
+    """JSON records of people, one a line."""
+    while True:
+        for n, c, a, k, i in rng.integers(0, 1000, (1024, 5)).tolist():
+            tags = [_TABLES[(k + j) % len(_TABLES)] for j in range(k % 3)]
+            row = {
+                "id": i * 1000 + a, "name": _NAMES[n % len(_NAMES)], "age": 18 + a % 60,
+                "address": {"city": _CITIES[c % len(_CITIES)], "zip": f"{c:03d}{n:03d}"},
+                "tags": tags, "active": bool(k % 2),
+            }  # fmt: skip
+            yield json.dumps(row) + "\n"
+
+
+def sql(rng: np.random.Generator) -> Iterator[str]:
+    """SQL queries, one a line."""
+    while True:
+        for t, c, d, v, k in rng.integers(0, 1000, (1024, 5)).tolist():
+            table, column = _TABLES[t % len(_TABLES)], _COLUMNS[c % len(_COLUMNS)]
+            other = _COLUMNS[d % len(_COLUMNS)]
+            tail = (
+                f"WHERE {other} > {v}", f"ORDER BY {other} LIMIT {v % 50 + 1}",
+                f"GROUP BY {other} HAVING COUNT(*) > {v % 9}",
+            )[k % 3]  # fmt: skip
+            yield f"SELECT {column}, {other} FROM {table} {tail};\n"
+
+
+def dyck(rng: np.random.Generator) -> Iterator[str]:
+    """Balanced brackets of four kinds, one word of 16 to 62 brackets a line."""
+    opening, closing = "([{<", ")]}>"
+    while True:
+        half = int(rng.integers(8, 32))
+        coins, kinds = rng.random(2 * half), rng.integers(0, 4, half).tolist()
+        word: list[str] = []
+        stack: list[int] = []
+        for coin in coins.tolist():
+            if kinds and (not stack or coin < 0.55):
+                stack.append(kinds.pop())
+                word.append(opening[stack[-1]])
+            else:
+                word.append(closing[stack.pop()])
+        yield "".join(word) + "\n"
+
+
+GENERATORS: dict[str, Callable[[np.random.Generator], Iterator[str]]] = {
+    "arithmetic": arithmetic,
+    "modular": modular,
+    "json": records,
+    "sql": sql,
+    "dyck": dyck,
+    "lego": lego,
+    **{f"lego-{k}": functools.partial(lego, depth=k) for k in range(1, DEPTHS + 1)},
+}
+
+
+def documents(name: str, size: int) -> list[bytes]:
+    """Return at least ``size`` bytes of documents of one kind, the same ones every time.
+
+    Args:
+        name: a key of `GENERATORS`.
+        size: bytes wanted.
+    """
+    source = GENERATORS[name](draws.generator(0, f"corpus/{name}"))
+    made, total = [], 0
+    while total < size:
+        made.append(next(source).encode())
+        total += len(made[-1])
+    return made
+
+
+def scored_bytes(text: bytes, pattern: str) -> np.ndarray:
+    """Mark the bytes that group 1 of ``pattern`` matches: bool, one entry a byte."""
+    mask = np.zeros(len(text), bool)
+    for match in re.finditer(pattern.encode(), text):
+        mask[match.start(1) : match.end(1)] = True
+    return mask
