@@ -87,8 +87,8 @@ class Block(nn.Module):
         """Map ``(batch, length, width)`` to the same; ``turn`` from `rotations`."""
         batch, length, width = x.shape
         qkv = self.qkv(self.norm1(x)).view(batch, length, 3, self.heads, -1)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        q, k = rotate(q, turn), rotate(k, turn)
+        qkv = qkv.permute(2, 0, 3, 1, 4)
+        (q, k), v = rotate(qkv[:2], turn), qkv[2]
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.out(mixed.transpose(1, 2).reshape(batch, length, width))
         # Squared ReLU: as good as GELU here, and a tenth of a step cheaper on a CPU.

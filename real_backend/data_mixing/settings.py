@@ -71,7 +71,7 @@ class Setting:
     preset: str = "tiny"
     schedule: str = "cosine"
     warmup: float = 0.05
-    peak_lr: float = 4e-3
+    peak_lr: float = 3e-3
     base_lr: float = 5e-3
     unique: Mapping[str, int] = dataclasses.field(default_factory=dict)
     epoch_cap: float = 16.0

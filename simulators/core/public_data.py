@@ -72,6 +72,7 @@ def checksum(dataset: Dataset) -> str:
     root = path(dataset.path)
     digest = hashlib.sha256()
     for file in sorted(p for p in root.rglob("*") if p.is_file()):
-        digest.update(file.relative_to(root).as_posix().encode())
-        digest.update(file.read_bytes())
+        # A name ends at the zero byte and contents have one length: no two folders look alike.
+        digest.update(file.relative_to(root).as_posix().encode() + b"\0")
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()[:16]

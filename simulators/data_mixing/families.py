@@ -21,8 +21,6 @@ TRAITS = (
 """Per-domain parameters of a recorded fit: L = floor + scale / (own memory + cross x others')."""
 OFFSET = 0.1
 """Memory every domain starts from, in hundreds of full-rate steps (fixed in all recorded fits)."""
-REGMIX_OFFSET = 0.02
-"""The same in RegMix's units (fractions of its 1B-token runs): see `regmix`."""
 
 
 @functools.cache
@@ -128,7 +126,7 @@ def regmix(scenario: Scenario, draw: Draw, present: np.ndarray, last: np.ndarray
     shape = (n, batch)
     return Law(
         floor=np.array(fit["E"])[pick], log_gain=log_gain, exponent=exponent,
-        offset=REGMIX_OFFSET * run,
+        offset=fit["offset"] * run,
         forget=traits["forget"], neglect=traits["neglect"], rate=traits["rate"],
         recency=traits["recency"], unique=np.full(shape, 1e9), needs=np.zeros((n, n, batch)),
         threshold=np.zeros(shape), softness=np.ones(shape), start=np.zeros(shape),

@@ -1,6 +1,6 @@
 """Fits the additive power law of mixtures to the public RegMix runs.
 
-``L_i(h) = E_i + 1 / sum_j C_ij h_j^gamma_ij`` (form of Shukor et al. 2025, arXiv 2507.09404), one
+``L_i(h) = E_i + 1 / sum_j C_ij (h_j + m0)^gamma_ij`` (form of Shukor et al. 2025, arXiv 2507.09404), one
 fit per validation domain on the 512 training mixtures at 1M parameters, checked on 256 others.
 
 Run ``python -m allocgym.simulators.data_mixing.regmix`` to refit and rewrite ``fits/regmix_1m.json``.
@@ -21,7 +21,8 @@ from allocgym.envs.core.journal import write_json
 from allocgym.simulators.core import public_data
 
 FOLDER = "mixing/regmix"
-SMALL = 1e-6
+OFFSET = 0.002
+"""m0, part of the law: tables are rounded to .001, and a law without it has no start."""
 GAMMA = (0.05, 3.0)
 
 
@@ -36,15 +37,15 @@ def table(split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     losses = pd.read_csv(public_data.path(f"{FOLDER}/{part}_pile_loss_{size}.csv"))
     joined = mixtures.merge(losses, on="index")
     h = joined[[c for c in mixtures if c != "index"]]
-    h = h.div(h.sum(axis=1), axis=0).rename(columns=lambda c: c.replace("train_the_pile_", ""))
-    y = joined[[c for c in losses if c.startswith("metric/")]]
-    names = {c: c.replace("metric/the_pile_", "").replace("_val_loss", "") for c in y}
+    h = h.div(h.sum(axis=1), axis=0).rename(columns=lambda c: str(c).replace("train_the_pile_", ""))
+    y = joined[[c for c in losses if str(c).startswith("metric/")]]
+    names = {c: str(c).replace("metric/the_pile_", "").replace("_val_loss", "") for c in y}
     return h, y.rename(columns=names)
 
 
 def power_mix(h: np.ndarray, floor: float, gain: np.ndarray, exponent: np.ndarray) -> np.ndarray:
     """The law for one domain: ``(runs, n)`` shares to ``(runs,)`` losses."""
-    return np.asarray(floor + 1 / (np.maximum(h, SMALL) ** exponent @ gain))
+    return np.asarray(floor + 1 / ((h + OFFSET) ** exponent @ gain))
 
 
 def fit_one(h: np.ndarray, y: np.ndarray, own: int, starts: int = 3) -> tuple[float, Any, Any]:
@@ -53,7 +54,7 @@ def fit_one(h: np.ndarray, y: np.ndarray, own: int, starts: int = 3) -> tuple[fl
     A weak pull of log C and gamma towards the middle keeps what the data cannot identify sane.
     """
     n = h.shape[1]
-    log_h = np.log(np.maximum(h, SMALL))
+    log_h = np.log(h + OFFSET)
     low, high = GAMMA
     pull = 0.01
 
@@ -113,11 +114,11 @@ def natural_shares(domains: list[str]) -> list[float]:
 def fit() -> dict[str, Any]:
     """Fit all domains and check them on the held-out mixtures."""
     h, y = table("train_1m")
-    domains, targets = list(h), list(y)
+    domains, targets = [str(c) for c in h], [str(c) for c in y]
     result: dict[str, Any] = {
         "source": "RegMix, github.com/sail-sg/regmix @ b004d3a (MIT), train_1m: 512 mixtures",
         "unit": "nats per token; memory in fractions of the fitted 1B-token run",
-        "domains": domains, "targets": targets, "prior": natural_shares(domains),
+        "offset": OFFSET, "domains": domains, "targets": targets, "prior": natural_shares(domains),
         "E": [], "C": [], "gamma": [],
     }  # fmt: skip
     for name in targets:

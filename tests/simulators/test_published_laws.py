@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from allocgym.benchmarks.data_mixing import fidelity_published
+from allocgym.benchmarks.data_mixing import fidelity
 from allocgym.envs.core.errors import AllocgymError
 from allocgym.simulators.core import public_data
 from allocgym.simulators.data_mixing import published, regmix
@@ -63,7 +63,7 @@ def test_repetition_never_beats_fresh_data_and_never_hurts(unique, epochs, more)
 # Critical mixture ratio, D-CPT
 
 
-@pytest.mark.parametrize(("size", "percent"), fidelity_published.CMR_PERCENT.items())
+@pytest.mark.parametrize(("size", "percent"), fidelity.CMR_PERCENT.items())
 def test_critical_mixture_ratio_is_the_papers(size, percent):
     assert 100 * published.critical_mixture_ratio(size, 100) == pytest.approx(percent, abs=0.1)
 
@@ -212,19 +212,16 @@ def test_exponential_law_is_exploitable():
 
 def test_figures_without_data_are_skipped_not_failed(monkeypatch):
     monkeypatch.delenv("ALLOCGYM_DATA", raising=False)
-    figures = fidelity_published.figures()
-    skipped = [f for f in figures if f["met"] is None]
-    assert [f["name"][:6] for f in skipped] == ["RegMix", "RegMix"]
-    assert all(f["detail"].startswith("skipped: ") for f in skipped)
-    assert all(f["met"] is True for f in figures if f not in skipped)
+    figures = fidelity.regmix_figures()
+    assert all(f.met is None and f.detail.startswith("skipped: ") for f in figures)
+    assert all(f.met is True for f in fidelity.published_figures())
 
 
 @needs_data
 def test_every_must_is_met():
-    figures = fidelity_published.figures(refit=False)
+    figures = [*fidelity.published_figures(), *fidelity.regmix_figures()]
     assert len(figures) == 8
-    assert [f["name"] for f in figures if f["met"] is not True] == []
-    assert all(set(f) == set(figures[0]) for f in figures)
+    assert [f.name for f in figures if f.met is not True] == []
 
 
 @pytest.mark.slow

@@ -1,0 +1,45 @@
+# Everything runs from a virtual environment in .venv; nothing else is touched.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# Public data, where it lies beside the checkout; tests that need it skip without.
+ifneq ($(wildcard ../shared/data),)
+export ALLOCGYM_DATA ?= $(abspath ../shared/data)
+endif
+# Two training processes at once, one thread each.
+export OMP_NUM_THREADS ?= 1
+
+SEEDS := $(if $(DEMO_FULL),10,3)
+
+.PHONY: install demo test lint types clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet -c constraints.txt torch
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[learn,real,plots,dev]'
+	touch $(STAMP)
+
+demo: install
+	$(BIN)/allocgym demo --out runs/demo --seeds $(SEEDS)
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: install
+	rm -rf build .typecheck
+	$(BIN)/pip install --quiet --no-deps --target .typecheck .
+	$(BIN)/mypy .typecheck/allocgym
+	rm -rf build .typecheck
+
+clean:
+	rm -rf $(VENV) build .typecheck *.egg-info
