@@ -64,11 +64,13 @@ def list_() -> None:
 
 @app.command()
 def train(
-    problem: Problem, scenario: Scenario = "continual-pretraining",
+    problem: Problem,
+    scenario: Scenario = "continual-pretraining",
     out: Annotated[Path, typer.Option(help="Agent file to write.")] = Path("agent.zip"),
     trainer: Annotated[str, typer.Option(help="gradient, ppo or cma.")] = "gradient",
     iterations: Annotated[int, typer.Option(min=1, help="Iterations of the trainer.")] = 300,
-    seed: Seed = 0, override: Override = None,
+    seed: Seed = 0,
+    override: Override = None,
 ) -> None:
     """Train an agent in the simulator and write an agent file."""
     from allocgym.benchmarks.data_mixing.training import train_agent
@@ -82,7 +84,8 @@ def train(
 
 @app.command()
 def evaluate(
-    problem: Problem, scenario: Scenario = "continual-pretraining",
+    problem: Problem,
+    scenario: Scenario = "continual-pretraining",
     agents: Annotated[str, typer.Option(help="Comma-separated names or agent files.")] = "uniform",
     seeds: Annotated[int, typer.Option(min=2, help="Paired seeds.")] = 100,
     override: Override = None,
@@ -232,9 +235,7 @@ def data() -> None:
     table = Table("data", "what", "source", "licence", "used for", "here (sha256)")
     for entry in public_data.CATALOGUE:
         here = public_data.checksum(entry) if public_data.available(entry.path) else "absent"
-        table.add_row(
-            entry.path, entry.what, entry.source, entry.licence, entry.used_for, here
-        )
+        table.add_row(entry.path, entry.what, entry.source, entry.licence, entry.used_for, here)
     console.print(table)
     console.print(f"Public data is read from the folder that {public_data.VARIABLE} names.")
 

@@ -22,6 +22,4 @@ def register_all() -> None:
     register_backend("data-mixing", "simpy", f"{simulator}:simpy_backend")
     register_backend("data-mixing", "twin", f"{simulator}:twin_backend")
     register_backend("data-mixing", "replay", "allocgym.simulators.data_mixing.replay:Replay")
-    register_backend(
-        "data-mixing", "real", "allocgym.real_backend.data_mixing.backend:RealMixing"
-    )
+    register_backend("data-mixing", "real", "allocgym.real_backend.data_mixing.backend:RealMixing")

@@ -1,1 +1,1 @@
-"""agents/core"""
+"""The ways to run an agent: files, controller, deployment, trainers, reports."""

@@ -85,16 +85,24 @@ class Predictor(Protocol):
     """What Stable-Baselines3 and RLlib modules look like from outside."""
 
     def predict(
-        self, observation: Any, state: Any = None, episode_start: Any = None,
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
         deterministic: bool = False,
-    ) -> tuple[np.ndarray, Any]: ...  # fmt: skip
+    ) -> tuple[np.ndarray, Any]:
+        """Return actions and the next state."""
+        ...  # fmt: skip
 
 
 class PolicyAgent(Agent[Any, Any]):
     """Turns anything with ``predict`` into an agent, through the problem's encode and decode."""
 
     def __init__(
-        self, problem: Problem, policy: Predictor, name: str = "learned",
+        self,
+        problem: Problem,
+        policy: Predictor,
+        name: str = "learned",
         deterministic: bool = True,
     ) -> None:
         super().__init__(problem)

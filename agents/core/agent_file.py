@@ -30,8 +30,12 @@ def encoder_hash(problem: Problem) -> str:
 
 
 def save(
-    path: Path, problem: Problem, kind: str, settings: dict[str, Any],
-    weights: dict[str, Any] | None = None, provenance: dict[str, Any] | None = None,
+    path: Path,
+    problem: Problem,
+    kind: str,
+    settings: dict[str, Any],
+    weights: dict[str, Any] | None = None,
+    provenance: dict[str, Any] | None = None,
 ) -> None:
     """Write an agent file atomically.
 

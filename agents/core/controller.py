@@ -48,8 +48,13 @@ class Controller:
     """
 
     def __init__(
-        self, agent: Agent, spec: Spec, folder: Path | str, seed: int = 0,
-        guards: Guards | None = None, incumbent: Agent | None = None,
+        self,
+        agent: Agent,
+        spec: Spec,
+        folder: Path | str,
+        seed: int = 0,
+        guards: Guards | None = None,
+        incumbent: Agent | None = None,
     ) -> None:
         self.agent = agent
         self.guards = guards or Guards()

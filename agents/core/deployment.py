@@ -59,8 +59,13 @@ class Deployment:
     """
 
     def __init__(
-        self, backend: Backend, agent: Agent, folder: Path | str, seed: int = 0,
-        guards: Guards | None = None, incumbent: Agent | None = None,
+        self,
+        backend: Backend,
+        agent: Agent,
+        folder: Path | str,
+        seed: int = 0,
+        guards: Guards | None = None,
+        incumbent: Agent | None = None,
         progress: Callable[[int, int, Any, Any], None] | None = None,
     ) -> None:
         if backend.spec.batch_size != 1:
@@ -75,9 +80,7 @@ class Deployment:
         self.guards = guards or Guards()
         self.progress = progress
         self.restartable = "restart" in backend.spec.capabilities
-        self.controller = Controller(
-            agent, backend.spec, self.folder, seed, self.guards, incumbent
-        )
+        self.controller = Controller(agent, backend.spec, self.folder, seed, self.guards, incumbent)
         self.stopped: str | None = None
 
     def run(self) -> Controller:

@@ -27,7 +27,11 @@ class SetPolicy(nn.Module):
     """
 
     def __init__(
-        self, rows: int, context: int, hidden: int = 48, recurrent: bool = True,
+        self,
+        rows: int,
+        context: int,
+        hidden: int = 48,
+        recurrent: bool = True,
         skip: dict[int, float] | None = None,
     ) -> None:
         super().__init__()
@@ -81,8 +85,11 @@ class SetPolicy(nn.Module):
 
     @torch.no_grad()
     def predict(
-        self, observation: dict[str, np.ndarray], state: Any = None,
-        episode_start: Any = None, deterministic: bool = True,
+        self,
+        observation: dict[str, np.ndarray],
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = True,
     ) -> tuple[np.ndarray, Any]:
         """Decide from NumPy observations (the protocol of Stable-Baselines3)."""
         tensors = {

@@ -116,8 +116,12 @@ class SetActorCritic(ActorCriticPolicy):
     """
 
     def __init__(
-        self, *args: Any, hidden: int = 48, skip: dict[int, float] | None = None,
-        log_std: float = -1.5, **kwargs: Any,
+        self,
+        *args: Any,
+        hidden: int = 48,
+        skip: dict[int, float] | None = None,
+        log_std: float = -1.5,
+        **kwargs: Any,
     ) -> None:
         self._hidden, self._skip, self._first_std = hidden, skip, log_std
         super().__init__(*args, **kwargs)
@@ -128,9 +132,8 @@ class SetActorCritic(ActorCriticPolicy):
         context = space["context"].shape[-1]
         self.set_policy = SetPolicy(rows, context, self._hidden, recurrent=False, skip=self._skip)
         self.log_std = torch.nn.Parameter(torch.tensor(self._first_std))
-        self.optimizer = self.optimizer_class(
-            self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs
-        )
+        optimizer: Any = self.optimizer_class
+        self.optimizer = optimizer(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
 
     def _decide(self, obs: Any) -> tuple[Any, torch.Tensor, torch.Tensor]:
         tensors = {k: v.float() for k, v in obs.items()}
@@ -174,8 +177,12 @@ class _Report(BaseCallback):
 
 
 def train_ppo(
-    env: AllocationVectorEnv, steps: int, seed: int = 0, skip: dict[int, float] | None = None,
-    hidden: int = 48, progress: Callable[[int, float], None] | None = None,
+    env: AllocationVectorEnv,
+    steps: int,
+    seed: int = 0,
+    skip: dict[int, float] | None = None,
+    hidden: int = 48,
+    progress: Callable[[int, float], None] | None = None,
 ) -> tuple[SetPolicy, dict[str, Any]]:
     """Train the set policy by PPO.
 

@@ -1,1 +1,1 @@
-"""agents/data_mixing"""
+"""Heuristics, oracles and learned agents of data mixing."""

@@ -61,10 +61,6 @@ def make(name: str | Path, problem: DataMixing) -> Agent:
     raise unknown("agent", text, names())
 
 
-def save_policy(
-    path: Path, problem: DataMixing, policy: Any, provenance: dict[str, Any]
-) -> None:
+def save_policy(path: Path, problem: DataMixing, policy: Any, provenance: dict[str, Any]) -> None:
     """Write a learned `SetPolicy` as an agent file."""
-    agent_file.save(
-        path, problem, "set-policy", policy.settings, policy.state_dict(), provenance
-    )
+    agent_file.save(path, problem, "set-policy", policy.settings, policy.state_dict(), provenance)

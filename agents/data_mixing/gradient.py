@@ -38,8 +38,13 @@ def new_policy(problem: DataMixing, hidden: int = 48, recurrent: bool = True) ->
 
 
 def train(
-    problem: DataMixing, backend: Any, iterations: int = 300, lr: float = 3e-3, seed: int = 0,
-    hidden: int = 48, recurrent: bool = True,
+    problem: DataMixing,
+    backend: Any,
+    iterations: int = 300,
+    lr: float = 3e-3,
+    seed: int = 0,
+    hidden: int = 48,
+    recurrent: bool = True,
     progress: Callable[[int, float], None] | None = None,
 ) -> tuple[SetPolicy, dict[str, Any]]:
     """Train a policy on instances drawn from a simulator.
@@ -83,7 +88,7 @@ def train(
     }  # fmt: skip
 
 
-def _tensor(array: np.ndarray) -> torch.Tensor:
+def _tensor(array: np.ndarray) -> Any:
     if array.dtype.kind == "f":
         array = array.astype(np.float32)
     return torch.as_tensor(np.ascontiguousarray(array))
@@ -122,7 +127,5 @@ def _episode(
             lr=_tensor(left[min(t + 1, horizon - 1)]), lr_left=_tensor(rest), instance=inst,
         )  # fmt: skip
         memory = problem.update(memory, outcome)
-    value, violation = objective(
-        columns(outcome.heldout), columns(memory.heldout_start), inst
-    )
+    value, violation = objective(columns(outcome.heldout), columns(memory.heldout_start), inst)
     return value + inst.penalty * violation - begin, (low, high)

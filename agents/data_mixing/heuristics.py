@@ -94,9 +94,7 @@ class ConstantReplay(MixingAgent):
         source, new = inst.source, inst.present & ~inst.source
         old = source.sum(1, keepdims=True)
         replay = np.where(old > 0, self.replay, 0.0)
-        return source * replay / np.maximum(old, 1) + new * (1 - replay) / new.sum(
-            1, keepdims=True
-        )
+        return source * replay / np.maximum(old, 1) + new * (1 - replay) / new.sum(1, keepdims=True)
 
 
 class Static(MixingAgent):

@@ -50,7 +50,10 @@ class IndexMixer(MixingAgent):
 
 
 def train(
-    problem: DataMixing, backend: Any, iterations: int = 60, seed: int = 0,
+    problem: DataMixing,
+    backend: Any,
+    iterations: int = 60,
+    seed: int = 0,
     progress: Callable[[int, float], None] | None = None,
 ) -> tuple[IndexMixer, dict[str, Any]]:
     """Tune the weights by CMA-ES on instances drawn from a simulator.

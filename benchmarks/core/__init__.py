@@ -1,1 +1,1 @@
-"""benchmarks/core"""
+"""What every benchmark has in common."""

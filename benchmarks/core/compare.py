@@ -45,9 +45,7 @@ def paired(ours: np.ndarray, theirs: np.ndarray) -> Paired:
         result = stats.bootstrap((d,), np.mean, n_resamples=4000, method="percentile", rng=0)
         low, high = (float(v) for v in result.confidence_interval)
         p = float(stats.wilcoxon(d).pvalue) if np.any(d != 0) else 1.0
-    return Paired(
-        float(d.mean()), low, high, int((d < 0).sum()), int((d > 0).sum()), p, len(d)
-    )
+    return Paired(float(d.mean()), low, high, int((d < 0).sum()), int((d > 0).sum()), p, len(d))
 
 
 def holm(p_values: list[float]) -> list[float]:

@@ -55,8 +55,13 @@ def show(title: str, columns: list[str], rows: list[list[Any]]) -> None:
 
 
 def finish(
-    suite: str, figures: list[Figure], results: Any, begun: float, out: Path | None,
-    check: bool, underpowered: bool = False,
+    suite: str,
+    figures: list[Figure],
+    results: Any,
+    begun: float,
+    out: Path | None,
+    check: bool,
+    underpowered: bool = False,
 ) -> int:
     """Print the figures and the RESULT line, keep the JSON, return the exit code."""
     rows = []
@@ -88,7 +93,9 @@ def finish(
 
 
 def run_cells(
-    cells: list[dict[str, Any]], work: Callable[[dict[str, Any]], dict[str, Any]], folder: Path,
+    cells: list[dict[str, Any]],
+    work: Callable[[dict[str, Any]], dict[str, Any]],
+    folder: Path,
     processes: int = 2,
 ) -> list[dict[str, Any]]:
     """Run independent cells on this machine's cores; finished ones are read back.

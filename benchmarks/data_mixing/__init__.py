@@ -1,1 +1,1 @@
-"""benchmarks/data_mixing"""
+"""Benchmarks of data mixing."""

@@ -62,7 +62,9 @@ def demo(out: Path, seeds: int = 3, iterations: int = 200) -> Path:
     report.deployment_report(controller, folder, domains, backend.ledger.to_json())
     backend.close()
 
-    console.print(f"3/4 comparing with heuristics: {len(RIVALS) + 1} methods x {seeds} paired seeds")
+    console.print(
+        f"3/4 comparing with heuristics: {len(RIVALS) + 1} methods x {seeds} paired seeds"
+    )
     methods = [*RIVALS, str(agent_path)]
     cells = [describe(SCENARIO, {}, m, s) for s in range(seeds) for m in methods]
     runs = run_cells(cells, run_cell, out / "cells")
@@ -102,9 +104,14 @@ def comparison(scores: dict[str, np.ndarray]) -> list[list[Any]]:
 
 
 def write_report(
-    out: Path, seeds: int, information: dict[str, Any], rows: list[list[Any]],
-    columns: list[str], results: dict[str, list[dict[str, Any]]],
-    scores: dict[str, np.ndarray], domains: list[str],
+    out: Path,
+    seeds: int,
+    information: dict[str, Any],
+    rows: list[list[Any]],
+    columns: list[str],
+    results: dict[str, list[dict[str, Any]]],
+    scores: dict[str, np.ndarray],
+    domains: list[str],
 ) -> Path:
     """Write ``report.html`` and ``report.png``."""
     picture, (left, middle, right) = drawing.figure(13.0, 3.8, 3)

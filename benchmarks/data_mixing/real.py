@@ -140,9 +140,7 @@ def simulated(case: Case, agent: Path, names: tuple[str, ...]) -> dict[str, floa
         overrides["target_weight"] = case.target_weight
     means = {}
     for name in (*names, str(agent)):
-        backend = make_backend(
-            problem, "twin", scenario=case.scenario, num_envs=200, **overrides
-        )
+        backend = make_backend(problem, "twin", scenario=case.scenario, num_envs=200, **overrides)
         one = catalogue.make(name, problem)
         rollout(one, backend, np.arange(200))
         means[LEARNED if name == str(agent) else name] = float(one.memory.objective.mean())
@@ -169,8 +167,10 @@ def report_case(
                "simulator: minus uniform", "real: minus uniform"]  # fmt: skip
     show(f"{case.name} ({len(ours)} paired seeds)", columns, rows)
     mean = np.mean([np.mean(p, 0) for p in result["plans"]], 0)
-    console.print("learned, mean shares: " + ", ".join(
-        f"{d} {100 * s:.0f}%" for d, s in zip(result["domains"], mean, strict=True)))
+    console.print(
+        "learned, mean shares: "
+        + ", ".join(f"{d} {100 * s:.0f}%" for d, s in zip(result["domains"], mean, strict=True))
+    )
     both = [m for m in predicted if m in scores]
     real = [float(scores[m].mean() - scores["uniform"].mean()) for m in both]
     rank = float(spearmanr([predicted[m] for m in both], real)[0])
@@ -221,9 +221,7 @@ def pooled(results: dict[str, dict[str, Any]]) -> list[Figure]:
     return figures
 
 
-def suite(
-    seeds: int, quick: bool, agents: list[str] | None, out: Path | None, check: bool
-) -> int:
+def suite(seeds: int, quick: bool, agents: list[str] | None, out: Path | None, check: bool) -> int:
     """Run the suite: train (or take) one agent a scenario, freeze it, run every case."""
     begun = time.time()
     folder = (out or Path(tempfile.gettempdir()) / "allocgym") / "cells"

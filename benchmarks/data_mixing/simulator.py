@@ -88,9 +88,7 @@ def show_comparison(scenario: str, scores: dict[str, np.ndarray]) -> None:
     show(f"{scenario} ({len(uniform)} paired seeds)", columns, rows)
 
 
-def suite(
-    seeds: int, quick: bool, agents: list[str] | None, out: Path | None, check: bool
-) -> int:
+def suite(seeds: int, quick: bool, agents: list[str] | None, out: Path | None, check: bool) -> int:
     """Run the suite."""
     begun = time.time()
     figures: list[Figure] = []
@@ -107,7 +105,9 @@ def suite(
                 learned[f"learned ({trainer})"] = (
                     path, train_agent(path, scenario, trainer, iterations),
                 )  # fmt: skip
-                console.print(f"{scenario}: trained {trainer} in {learned[f'learned ({trainer})'][1]['seconds']} s")
+                console.print(
+                    f"{scenario}: trained {trainer} in {learned[f'learned ({trainer})'][1]['seconds']} s"
+                )
             scores = compare_agents(scenario, [*fixed, *ORACLES], seeds)
             sweep = static_sweep(scenario, seeds, {})
             scores[sweep.name] = score(sweep)
@@ -175,5 +175,3 @@ def judge(scenario: str, scores: dict[str, np.ndarray]) -> list[Figure]:
         Figure(name, round(d.mean, 5), "ahead", d.verdict == "won", "aim",
                f"{d.verdict} [{d.low:+.4f}, {d.high:+.4f}] against {best}")
     ]  # fmt: skip
-
-

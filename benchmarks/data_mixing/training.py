@@ -21,8 +21,13 @@ TRAINERS = ("gradient", "ppo", "cma")
 
 
 def train_agent(
-    out: Path, scenario: str = "continual-pretraining", trainer: str = "gradient",
-    iterations: int = 300, seed: int = 0, batch: int = 256, n_max: int = 8,
+    out: Path,
+    scenario: str = "continual-pretraining",
+    trainer: str = "gradient",
+    iterations: int = 300,
+    seed: int = 0,
+    batch: int = 256,
+    n_max: int = 8,
     overrides: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train in the simulator and write an agent file.
@@ -45,9 +50,7 @@ def train_agent(
         raise unknown("trainer", trainer, TRAINERS)
     problem: Any = make_problem("data-mixing", n_max=n_max)
     size = 1024 if trainer == "ppo" else batch
-    backend = make_backend(
-        problem, "twin", scenario=scenario, num_envs=size, **(overrides or {})
-    )
+    backend = make_backend(problem, "twin", scenario=scenario, num_envs=size, **(overrides or {}))
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(f"training ({trainer})", total=iterations)
 

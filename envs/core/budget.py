@@ -93,11 +93,11 @@ def largest_remainder(amounts: np.ndarray, whole: np.ndarray) -> np.ndarray:
     n = len(amounts)
     if n <= 16:
         # The rank of each remainder by counting: cheaper than sorting short columns.
-        rank = np.zeros(units.shape, dtype=np.int64)
-        for j in range(n):
-            ahead = rest > rest[j]
-            ahead[:j] |= rest[:j] == rest[j]
-            rank[j] = ahead.sum(0)
+        rank = np.zeros(units.shape, dtype=np.int8)
+        for j in range(1, n):
+            ahead = (rest[:j] >= rest[j]).view(np.int8)
+            rank[j] += np.add.reduce(ahead, axis=0, dtype=np.int8)
+            rank[:j] += 1 - ahead
     else:
         order = np.argsort(-rest, axis=0, kind="stable")
         rank = np.empty_like(order)
@@ -107,7 +107,9 @@ def largest_remainder(amounts: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def split_units(
-    shares: np.ndarray, amount: np.ndarray, low: np.ndarray | None = None,
+    shares: np.ndarray,
+    amount: np.ndarray,
+    low: np.ndarray | None = None,
     high: np.ndarray | None = None,
 ) -> np.ndarray:
     """Turn shares into whole units within bounds that are themselves whole units.

@@ -56,7 +56,9 @@ class Record:
         def apply(value: Any) -> Any:
             return value.map(function) if isinstance(value, Record) else function(value)
 
-        return type(self)(**{f.name: apply(getattr(self, f.name)) for f in dataclasses.fields(self)})
+        return type(self)(
+            **{f.name: apply(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return plain lists and numbers, with the dtype of each array."""

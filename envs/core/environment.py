@@ -58,9 +58,7 @@ class AllocationEnv(gym.Env[Observation, np.ndarray]):
 
     def __init__(self, problem: Problem, backend: Backend, render_mode: str | None = None) -> None:
         if backend.spec.batch_size != 1:
-            raise AllocgymError(
-                f"backend: a batch of 1 expected, given {backend.spec.batch_size}"
-            )
+            raise AllocgymError(f"backend: a batch of 1 expected, given {backend.spec.batch_size}")
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise unknown("render_mode", render_mode, self.metadata["render_modes"])
         self.problem = problem
@@ -96,9 +94,7 @@ class AllocationEnv(gym.Env[Observation, np.ndarray]):
         self.history, self.returns = [], []
         return _row(observation), {"seed": start}
 
-    def step(
-        self, action: np.ndarray
-    ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Spend one period's budget as ``action`` says."""
         decision = self.problem.decode(np.asarray(action)[None], self.memory)
         observation, terms, outcome = self._loop.spend(decision)
@@ -114,7 +110,7 @@ class AllocationEnv(gym.Env[Observation, np.ndarray]):
         }
         return _row(observation), reward, bool(outcome.done[0]), False, info
 
-    def render(self) -> np.ndarray | None:
+    def render(self) -> Any:
         """Draw the allocation so far and the return; needs matplotlib, never a display."""
         if self.render_mode is None:
             return None
@@ -179,7 +175,7 @@ class AllocationVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         assert self._loop.memory is not None, "call reset() first"
         return self._loop.memory
 
-    def reset(  # type: ignore[override]
+    def reset(
         self, *, seed: int | list[int] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
         """Start every environment anew; ``seed`` is one integer or one per environment."""

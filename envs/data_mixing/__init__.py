@@ -1,1 +1,1 @@
-"""envs/data_mixing"""
+"""Data mixing: divide training tokens over data domains."""

@@ -50,8 +50,12 @@ class DataMixingEnv(AllocationEnv):
     """  # noqa: E501
 
     def __init__(
-        self, scenario: str = "continual-pretraining", backend: str = "simpy", n_max: int = 8,
-        render_mode: str | None = None, **arguments: Any,
+        self,
+        scenario: str = "continual-pretraining",
+        backend: str = "simpy",
+        n_max: int = 8,
+        render_mode: str | None = None,
+        **arguments: Any,
     ) -> None:
         problem = make_problem("data-mixing", n_max=n_max)
         made = make_backend(problem, backend, scenario=scenario, num_envs=1, **arguments)
@@ -62,8 +66,13 @@ class DataMixingVectorEnv(AllocationVectorEnv):
     """Many `DataMixingEnv` at once on the batched twin; same arguments, plus ``autoreset_mode``."""
 
     def __init__(
-        self, num_envs: int = 1, scenario: str = "continual-pretraining", backend: str = "twin",
-        n_max: int = 8, autoreset_mode: str = "same_step", **arguments: Any,
+        self,
+        num_envs: int = 1,
+        scenario: str = "continual-pretraining",
+        backend: str = "twin",
+        n_max: int = 8,
+        autoreset_mode: str = "same_step",
+        **arguments: Any,
     ) -> None:
         problem = make_problem("data-mixing", n_max=n_max)
         made = make_backend(problem, backend, scenario=scenario, num_envs=num_envs, **arguments)

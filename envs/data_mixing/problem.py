@@ -98,7 +98,11 @@ class DataMixing(Problem[MixingOutcome, MixingMemory, Shares]):
             xp.log(columns(inst.prior) * count + 1e-4) * mask,
             xp.log(columns(inst.weight) * count + 1e-2) * mask,
             columns(inst.source) * 1.0,
-        ]) + 0 * columns(logs)  # fmt: skip
+            1.0 / columns(inst.limit),
+            1.0 / columns(inst.unique),
+        ])  # fmt: skip
+        if xp is np:
+            fixed = fixed.astype(logs.dtype, copy=False)
         flipped = fixed.transpose(2, 1, 0) if xp is np else fixed.permute(2, 1, 0)
         return MixingMemory(
             start=logs, last=logs, before=logs, earlier=logs, lowest=logs, drop=logs * 0,
@@ -142,7 +146,10 @@ class DataMixing(Problem[MixingOutcome, MixingMemory, Shares]):
         log = columns(memory.last)
         so_far = memory.period * inst.budget
         seen = columns(memory.seen)
-        fixed = memory.fixed.transpose(2, 1, 0) if xp is np else memory.fixed.permute(2, 1, 0)
+        if xp is np:
+            seen = seen.astype(mask.dtype)
+        fixed: Array = memory.fixed
+        fixed = fixed.transpose(2, 1, 0) if xp is np else fixed.permute(2, 1, 0)
         constrained = inst.epsilon < UNCONSTRAINED
         slack = mask * 0
         if constrained.any():
@@ -157,13 +164,13 @@ class DataMixing(Problem[MixingOutcome, MixingMemory, Shares]):
             (log - total(log * mask) / count) * 2,
             columns(memory.drop) * 5,
             columns(memory.share) * count,
-            seen * (count / (so_far + (so_far == 0))),
+            seen * self._single(count / (so_far + (so_far == 0)), seen),
             fixed[0],
             fixed[1],
             fixed[2],
             slack,
-            seen / columns(inst.limit),
-            seen / columns(inst.unique),
+            seen * fixed[3],
+            seen * fixed[4],
         )
         open_ = 1 - inst.hidden
         context = (
@@ -188,6 +195,11 @@ class DataMixing(Problem[MixingOutcome, MixingMemory, Shares]):
         block = xp.stack([row * mask for row in rows]).clip(-BOUND, BOUND)
         side = xp.stack([entry * xp.ones_like(count) for entry in context]).clip(-BOUND, BOUND)
         return {"claimants": block.permute(2, 1, 0), "context": side.T, "present": inst.present}
+
+    @staticmethod
+    def _single(array: Array, like: Array) -> Array:
+        """Match a dtype: one float64 factor would make every product with it float64."""
+        return array.astype(like.dtype, copy=False) if isinstance(array, np.ndarray) else array
 
     def decode(self, action: np.ndarray, memory: MixingMemory) -> Shares:
         """Tilt the prior, give every domain its floor first, round to whole units within limits."""

@@ -96,7 +96,8 @@ class MixingMemory(Record):
         drop: ``(batch, n)`` change of the log loss over the first period.
         share: ``(batch, n)`` shares of the last period (the prior before the first).
         seen: ``(batch, n)`` units so far.
-        fixed: ``(batch, n, 3)`` what the observation says of prior, weight and source.
+        fixed: ``(batch, n, 5)`` what the observation says of prior, weight and source, and the
+            reciprocals of limit and epoch.
         objective: ``(batch,)`` held-out objective now.
         violation: ``(batch,)`` rise of the source domains beyond ``epsilon`` now.
         heldout_start: ``(batch, n)`` held-out losses at the start.

@@ -56,7 +56,8 @@ def base_weights(
             "corpora": used,
             "unique": {n: u for n, u in setting.unique.items() if n in used},
             "model": f"{REVISION} {trainer.config}", "steps": setting.base_steps,
-            "lr": setting.base_lr, "seed": seed, "torch": torch.__version__, "device": trainer.device.type,
+            "lr": setting.base_lr, "seed": seed,
+            "torch": torch.__version__, "device": trainer.device.type,
         },
         sort_keys=True,
     )  # fmt: skip

@@ -45,8 +45,8 @@ class Corpus:
         name: of the domain.
         train, valid, test: uint8, the documents of each split end to end. No document is in two.
         digest: of all three, for cache keys.
-        answers: where given, a regular expression; evaluation scores only what its group 1
-            matches.
+        answers: where given, a regular expression; training and evaluation score only what its
+            group 1 matches.
     """
 
     name: str

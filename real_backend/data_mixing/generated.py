@@ -13,7 +13,7 @@ from allocgym.envs.core import draws
 
 DEPTHS = 5
 LEGO_ANSWER = r"\? [a-z] = ([01])"
-"""What evaluation scores in LEGO text: the answer, not the random letters around it."""
+"""What is scored in LEGO text: the answer, not the random letters around it."""
 
 _NAMES = ("ada", "bela", "chen", "dora", "emil", "fatou", "goran", "hana", "ivan", "june")
 _CITIES = ("oslo", "lima", "kyoto", "accra", "quito", "turin", "perth", "minsk")

@@ -25,6 +25,17 @@ def windows(text: np.ndarray, context: int) -> np.ndarray:
     return np.lib.stride_tricks.sliding_window_view(text, context + 1)[::context]
 
 
+def scored_windows(text: np.ndarray, context: int, answers: str | None) -> np.ndarray:
+    """Mark the predictions that count: ``(count, context)`` bool, one row for each window.
+
+    All do, unless ``answers`` is given (see `Corpus`).
+    """
+    if answers is None:
+        everything = np.ones((1, context), bool)
+        return np.broadcast_to(everything, (len(windows(text, context)), context))
+    return windows(scored_bytes(text.tobytes(), answers), context)[:, 1:]
+
+
 class Stream:
     """A domain's training sequences in a fixed order, epoch after epoch.
 
@@ -44,6 +55,7 @@ class Stream:
         self, corpus: Corpus, context: int, seed: int, stage: str, unique: int | None = None
     ) -> None:
         self._windows = windows(corpus.train, context)
+        self._scored = scored_windows(corpus.train, context, corpus.answers)
         if unique is not None:
             if unique > len(self._windows):
                 raise AllocgymError(
@@ -51,6 +63,7 @@ class Stream:
                 )
             order = draws.generator(0, f"unique/{corpus.name}").permutation(len(self._windows))
             self._windows = self._windows[order[:unique]]
+            self._scored = self._scored[order[:unique]]
         self.epoch = len(self._windows)
         self._order = functools.lru_cache(2)(
             lambda epoch: draws.generator(seed, f"{stage}/{corpus.name}/{epoch}").permutation(
@@ -58,11 +71,15 @@ class Stream:
             )
         )
 
-    def sequence(self, k: int) -> np.ndarray:
-        """Return sequence ``k``: ``(context + 1,)`` uint8."""
+    def sequence(self, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return sequence ``k``: ``(context + 1,)`` uint8, and which predictions are scored.
+
+        The second is ``(context,)`` float32 weights summing to 1 (0 where nothing is scored).
+        """
         epoch, place = divmod(k, self.epoch)
-        window: np.ndarray = self._windows[self._order(epoch)[place]]
-        return window
+        index = self._order(epoch)[place]
+        scored = self._scored[index].astype(np.float32)
+        return self._windows[index], scored / max(scored.sum(), 1.0)
 
 
 def interleave(units: np.ndarray) -> np.ndarray:
@@ -97,7 +114,4 @@ def evaluation_set(
     """
     all_windows = windows(text, context)
     chosen = np.linspace(0, len(all_windows) - 1, min(count, len(all_windows))).astype(np.int64)
-    if answers is None:
-        return all_windows[chosen], np.ones((len(chosen), context), bool)
-    mask = windows(scored_bytes(text.tobytes(), answers), context)
-    return all_windows[chosen], mask[chosen][:, 1:]
+    return all_windows[chosen], scored_windows(text, context, answers)[chosen]

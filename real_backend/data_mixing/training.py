@@ -105,7 +105,7 @@ class Trainer:
         order = interleave(units).reshape(len(rates), BATCH)
         self.model.train()
         for step, (domains, rate) in enumerate(zip(order, rates, strict=True)):
-            self._step(self._batch(domains), float(rate))
+            self._step(*self._batch(domains), float(rate))
             if progress is not None:
                 progress(step + 1)
 
@@ -155,10 +155,10 @@ class Trainer:
                 self._optimiser.state[parameter] = found
         self.cursors = state["cursors"].cpu().numpy().copy()
 
-    def _step(self, tokens: Tensor, rate: float) -> None:
+    def _step(self, tokens: Tensor, scored: Tensor, rate: float) -> None:
         for group in self._optimiser.param_groups:
             group["lr"] = rate
-        loss = self._losses(tokens).mean()
+        loss = (self._losses(tokens) * scored).sum() / len(tokens)
         self._optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -174,12 +174,14 @@ class Trainer:
         )
         return flat.view(len(tokens), -1)
 
-    def _batch(self, domains: np.ndarray) -> Tensor:
+    def _batch(self, domains: np.ndarray) -> tuple[Tensor, Tensor]:
         rows = []
         for domain in domains:
             rows.append(self._streams[domain].sequence(int(self.cursors[domain])))
             self.cursors[domain] += 1
-        return torch.from_numpy(np.stack(rows).astype(np.int64)).to(self.device)
+        tokens = np.stack([row for row, _ in rows]).astype(np.int64)
+        scored = np.stack([weights for _, weights in rows])
+        return torch.from_numpy(tokens).to(self.device), torch.from_numpy(scored).to(self.device)
 
     def _evaluation(self, split: str, count: int) -> tuple[Tensor, Tensor, np.ndarray]:
         parts = [

@@ -1,1 +1,1 @@
-"""simulators/core"""
+"""What every simulator has in common."""

@@ -1,1 +1,1 @@
-"""simulators/data_mixing"""
+"""What training on a mixture does and costs, simulated."""

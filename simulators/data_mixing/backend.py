@@ -16,6 +16,7 @@ from allocgym.envs.core.errors import AllocgymError, unknown
 from allocgym.envs.data_mixing.problem import DataMixing
 from allocgym.envs.data_mixing.records import MixingOutcome
 from allocgym.simulators.data_mixing import costs, law, scenarios
+from allocgym.simulators.data_mixing.law import Law, State
 from allocgym.simulators.data_mixing.schedules import period_rates
 
 ENGINES = ("simpy", "twin")
@@ -31,15 +32,15 @@ class Dynamics:
         rates: ``(horizon, batch)`` learning rate of each period.
     """
 
-    law: law.Law
+    law: Law
     effort: Any
     rates: Any
 
-    def begin(self) -> law.State:
+    def begin(self) -> State:
         """State at the start."""
         return law.begin(self.law)
 
-    def step(self, state: law.State, units: Any, period: int) -> tuple[law.State, Any]:
+    def step(self, state: State, units: Any, period: int) -> tuple[State, Any]:
         """Train one period; return the new state and its ``(n, batch)`` losses without noise."""
         lr = self.rates[period]
         before = self.rates[period - 1] if period else self.law.rate_start
@@ -62,9 +63,14 @@ class MixingSimulator(Backend[MixingOutcome, Shares]):
     """
 
     def __init__(
-        self, problem: DataMixing, engine: str = "twin",
-        scenario: str | scenarios.Scenario = "continual-pretraining", num_envs: int = 1,
-        dtype: str = "float64", cost: costs.CostModel | None = None, **overrides: Any,
+        self,
+        problem: DataMixing,
+        engine: str = "twin",
+        scenario: str | scenarios.Scenario = "continual-pretraining",
+        num_envs: int = 1,
+        dtype: str = "float64",
+        cost: costs.CostModel | None = None,
+        **overrides: Any,
     ) -> None:
         if engine not in ENGINES:
             raise unknown("engine", engine, ENGINES)
@@ -92,6 +98,7 @@ class MixingSimulator(Backend[MixingOutcome, Shares]):
         rest = np.cumsum(table[:, ::-1], 1)[:, ::-1] / np.arange(horizon, 0, -1)
         self._rates_left = np.concatenate([rest, np.zeros((len(table), 1))], 1)
         self._sampled: scenarios.Sampled | None = None
+        self._heldout = np.zeros((problem.n_max, num_envs))
 
     @property
     def learning_law(self) -> law.Law:
@@ -134,6 +141,10 @@ class MixingSimulator(Backend[MixingOutcome, Shares]):
             self._period[where] = 0
             self._units[:, where] = 0
             self._seen[:, where] = 0
+        sampled = self.sampled
+        self._slowness = sampled.slowness.astype(self.dtype)
+        self._noise = sampled.noise.astype(self.dtype)
+        self._domains = sampled.instance.present.sum(1).astype(self.dtype)
         value = law.losses(self._law, self._state, self._law.rate_start)
         if not where.all():
             value = np.where(where, value, self._heldout)
@@ -170,17 +181,24 @@ class MixingSimulator(Backend[MixingOutcome, Shares]):
         units = columns(decision.units)
         inst = self.sampled.instance
         lr = self._rates[self.sampled.schedule, self._period].astype(self.dtype)
-        self._heldout_lr = lr
         before = lr if not self._law.gated else self._last_rate()
         self._state = law.advance(
-            self._law, self._state, units.astype(self.dtype),
-            inst.effort.astype(self.dtype), lr, before,
+            self._law,
+            self._state,
+            units.astype(self.dtype),
+            inst.effort.astype(self.dtype),
+            lr,
+            before,
         )
         self._heldout = law.losses(self._law, self._state, lr)
         _, duration, failure = self._streams
         drawn = costs.durations(
-            self.cost, units, self.sampled.slowness, inst.present.sum(1),
-            draws.normal(duration, self._period), draws.uniform(failure, self._period),
+            self.cost,
+            units.astype(self.dtype),
+            self._slowness,
+            self._domains,
+            draws.normal(duration, self._period, self.dtype),
+            draws.uniform(failure, self._period),
         )
         seconds = costs.twin_seconds if self.engine == "twin" else costs.simpy_seconds
         self._period = self._period + 1
@@ -198,7 +216,7 @@ class MixingSimulator(Backend[MixingOutcome, Shares]):
         inst = self.sampled.instance
         batch = self.spec.batch_size
         error = draws.normal(self._streams[0], self._period, self.dtype)
-        error *= self.sampled.noise.astype(self.dtype, copy=False)
+        error *= self._noise
         done = self._period >= inst.horizon
         now = np.minimum(self._period, inst.horizon - 1)
         schedule = self.sampled.schedule

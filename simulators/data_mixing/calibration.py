@@ -92,7 +92,7 @@ def pilot(
 
 def pilots(ratios: Iterable[float] = RATIOS, seeds: int = 3) -> list[dict[str, Any]]:
     """The pilot plan of one setting: every ratio x schedule x seed, half of them switching."""
-    plan = []
+    plan: list[dict[str, Any]] = []
     for ratio in ratios:
         for schedule in SCHEDULES:
             for seed in range(seeds):
@@ -102,9 +102,7 @@ def pilots(ratios: Iterable[float] = RATIOS, seeds: int = 3) -> list[dict[str, A
     return plan
 
 
-def record(
-    make: Callable[[str], Any], problem: Any, labels: dict[str, Any]
-) -> Recorded:
+def record(make: Callable[[str], Any], problem: Any, labels: dict[str, Any]) -> Recorded:
     """Run one pilot on a back end.
 
     Args:
@@ -204,7 +202,9 @@ def fit(source: np.ndarray, runs: list[Recorded], starts: int = 2) -> dict[str, 
 
 
 def change_r2(
-    traits: dict[str, np.ndarray], source: np.ndarray, runs: list[Recorded],
+    traits: dict[str, np.ndarray],
+    source: np.ndarray,
+    runs: list[Recorded],
     fitted_on: list[Recorded],
 ) -> dict[str, float]:
     """Judge predictions of the *change from the start* at the end of runs not fitted on.

@@ -78,8 +78,12 @@ class Durations:
 
 
 def durations(
-    model: CostModel, units: np.ndarray, slowness: np.ndarray, domains: np.ndarray,
-    noise: np.ndarray, chance: np.ndarray,
+    model: CostModel,
+    units: np.ndarray,
+    slowness: np.ndarray,
+    domains: np.ndarray,
+    noise: np.ndarray,
+    chance: np.ndarray,
 ) -> Durations:
     """Turn a decision and its draws into durations.
 

@@ -128,7 +128,9 @@ def losses(law: Law, state: State, lr: Array) -> Array:
     """Loss of every domain, ``(n, batch)``; ``lr`` ``(batch,)`` is the current learning rate."""
     xp = namespace(state.memory)
     memory = xp.log(state.memory + law.offset)
-    known = total(xp.exp(law.log_gain + law.exponent * memory), 1)
+    power = law.exponent * memory
+    power += law.log_gain
+    known = total(np.exp(power, out=power) if xp is np else xp.exp(power), 1)
     value = law.floor + 1 / known
     if law.forgets:
         value = value + law.rate * lr
@@ -136,7 +138,9 @@ def losses(law: Law, state: State, lr: Array) -> Array:
     return value
 
 
-def advance(law: Law, state: State, units: Array, effort: Array, lr: Array, lr_before: Array) -> State:
+def advance(
+    law: Law, state: State, units: Array, effort: Array, lr: Array, lr_before: Array
+) -> State:
     """Train one period.
 
     Args:

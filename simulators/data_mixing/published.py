@@ -72,9 +72,7 @@ class LeakyMemory:
     def loss_change(self, replay: float, tokens: float) -> float:
         """Change of the general loss after ``tokens`` at constant replay, nats."""
         known = self.memory(replay, tokens) ** -self.beta - self.start**-self.beta
-        return float(
-            self.gain * known + self.rewarm * np.exp(-tokens / self.tau) * (1 - replay)
-        )
+        return float(self.gain * known + self.rewarm * np.exp(-tokens / self.tau) * (1 - replay))
 
     def critical_replay(self, tokens: float) -> float:
         """Smallest constant replay that leaves the general loss no higher after ``tokens``."""

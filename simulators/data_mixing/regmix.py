@@ -3,7 +3,7 @@
 ``L_i(h) = E_i + 1 / sum_j C_ij (h_j + m0)^gamma_ij`` (form of Shukor et al. 2025, arXiv 2507.09404), one
 fit per validation domain on the 512 training mixtures at 1M parameters, checked on 256 others.
 
-Run ``python -m allocgym.simulators.data_mixing.regmix`` to refit and rewrite ``fits/regmix_1m.json``.
+``python -m allocgym.simulators.data_mixing.regmix`` refits and rewrites ``fits/regmix_1m.json``.
 """
 
 from __future__ import annotations
@@ -80,9 +80,7 @@ def fit_one(h: np.ndarray, y: np.ndarray, own: int, starts: int = 3) -> tuple[fl
     best = None
     rng = np.random.default_rng(own)
     for _ in range(starts):
-        x0 = np.concatenate(
-            [[0.7 * y.min()], rng.normal(-2.5, 0.5, n), rng.uniform(0.2, 0.8, n)]
-        )
+        x0 = np.concatenate([[0.7 * y.min()], rng.normal(-2.5, 0.5, n), rng.uniform(0.2, 0.8, n)])
         x0[1 + own] = 0.0
         found = least_squares(residuals, x0, jacobian, (lower, upper), max_nfev=300)
         if best is None or found.cost < best.cost:

@@ -97,9 +97,7 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario("continual-pretraining", "continual", (2, 5), objective="target"),
         Scenario("low-resource", "regmix", (4, 8), small=(1, 3)),
         Scenario("skills", "skills", (3, 6)),
-        Scenario(
-            "static-control", "regmix", (4, 8), forgetting=False, schedules=("constant",)
-        ),
+        Scenario("static-control", "regmix", (4, 8), forgetting=False, schedules=("constant",)),
     )
 }
 
@@ -123,9 +121,10 @@ def make(name: str | Scenario, **overrides: Any) -> Scenario:
     for key in ("domains", "steps", "noise", "target_weight", "small"):
         if key in overrides and not isinstance(overrides[key], (tuple, list)):
             overrides[key] = (overrides[key], overrides[key])
-    return dataclasses.replace(
-        base, **{k: tuple(v) if isinstance(v, list) else v for k, v in overrides.items()}
-    )
+    changes: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in overrides.items()
+    }
+    return dataclasses.replace(base, **changes)
 
 
 class Draw:
@@ -187,7 +186,7 @@ def sample(scenario: Scenario, seeds: np.ndarray, n: int) -> Sampled:
     target = scenario.objective == "target"
     source = present & ~last if target else np.zeros_like(present)
 
-    period_budget = max(int(round(scenario.budget * scenario.budget_fraction)), n)
+    period_budget = max(round(scenario.budget * scenario.budget_fraction), n)
     total = float(scenario.horizon * period_budget)
     law = families.FAMILIES[scenario.family](scenario, draw, present, last)
     law.forgets = scenario.forgetting

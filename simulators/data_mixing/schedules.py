@@ -9,7 +9,9 @@ from allocgym.envs.core.errors import unknown
 SCHEDULES = ("constant", "cosine", "wsd")
 
 
-def period_rates(schedule: str, horizon: int, warmup: float = 0.05, final: float = 0.1) -> np.ndarray:
+def period_rates(
+    schedule: str, horizon: int, warmup: float = 0.05, final: float = 0.1
+) -> np.ndarray:
     """Mean learning rate of each period, as a fraction of the peak.
 
     Args:
