@@ -20,7 +20,6 @@ from allocgym.simulators.data_mixing.families import TRAITS
 SETTINGS: dict[str, dict[str, Any]] = {
     "code": {"domains": ["prose", "arithmetic", "code"], "source": ["prose", "arithmetic"]},
     "prose": {"domains": ["code", "arithmetic", "prose"], "source": ["code", "arithmetic"]},
-    "json": {"domains": ["prose", "code", "json"], "source": ["prose", "code"]},
     "scratch": {"domains": ["prose", "code", "arithmetic", "json"], "source": []},
 }
 HELD_OUT_RATIO = 0.25

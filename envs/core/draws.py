@@ -71,19 +71,26 @@ def uniform(state: np.ndarray, index: np.ndarray | int) -> np.ndarray:
     return ((_bits(state, index) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
 
 
-def normal(
-    state: np.ndarray, index: np.ndarray | int, dtype: np.dtype | type = np.float64
-) -> np.ndarray:
-    """Draw number ``index`` of each stream from the standard normal distribution (Box-Muller)."""
+def normal(state: np.ndarray, index: np.ndarray | int, dtype: type = np.float64) -> np.ndarray:
+    """Draw number ``index`` of each stream from the standard normal distribution."""
+    return normal_pair(state, index, dtype)[0]
+
+
+def normal_pair(
+    state: np.ndarray, index: np.ndarray | int, dtype: type = np.float64
+) -> tuple[np.ndarray, np.ndarray]:
+    """Two independent standard normal draws from each stream (Box-Muller)."""
     bits = _bits(state, index)
-    radius = ((bits >> np.uint64(32)).astype(dtype) + dtype(0.5)) * dtype(2.0**-32)  # type: ignore[operator]
-    angle = (bits & np.uint64(0xFFFFFFFF)).astype(dtype) * dtype(_TWO_PI * 2.0**-32)  # type: ignore[operator]
+    halves = bits.view(np.uint32).astype(dtype)
+    halves *= dtype(2.0**-32)
+    radius, angle = halves[..., ::2].copy(), halves[..., 1::2].copy()
+    radius += dtype(2.0**-33)
     np.log(radius, out=radius)
-    radius *= -2
-    # In float32 the largest radius can round to 1, whose logarithm may come out as -0.
+    radius *= dtype(-2)
+    # In float32 the largest radius can round to 1 or just above, whose logarithm is not negative.
     np.sqrt(np.abs(radius, out=radius), out=radius)
-    radius *= np.cos(angle, out=angle)
-    return radius
+    angle *= dtype(_TWO_PI)
+    return radius * np.cos(angle), radius * np.sin(angle)
 
 
 def generator(seed: int, purpose: str) -> np.random.Generator:

@@ -205,9 +205,10 @@ class DataMixing(Problem[MixingOutcome, MixingMemory, Shares]):
         """Tilt the prior, give every domain its floor first, round to whole units within limits."""
         inst = memory.instance
         array = self.check_action(action, len(inst.budget))
-        tilted = budget.anchored_shares(
-            columns(array).astype(np.float64), columns(inst.prior), self.kappa
-        )
+        # The tilt needs no more precision than the action has; the split of units does.
+        weights = np.exp(np.multiply(columns(array), self.kappa, dtype=array.dtype))
+        tilted = columns(inst.prior) * weights
+        tilted /= total(tilted)
         floor = columns(inst.floor)
         amounts = floor + tilted * (inst.budget - total(floor))
         left = columns(inst.limit - memory.seen)

@@ -12,7 +12,7 @@ import numpy as np
 from allocgym.envs.core import draws
 
 DEPTHS = 5
-LEGO_ANSWER = r"\? [a-z] = ([01])"
+LEGO_ANSWER = r"\?[a-z]([01])"
 """What is scored in LEGO text: the answer, not the random letters around it."""
 
 _NAMES = ("ada", "bela", "chen", "dora", "emil", "fatou", "goran", "hana", "ivan", "june")
@@ -45,51 +45,50 @@ def modular(rng: np.random.Generator) -> Iterator[str]:
 
 
 def lego_problem(letters: str, flips: list[int], order: list[int], depth: int) -> str:
-    """One chain of `DEPTHS` bits in the order given, asking for the bit at ``depth``.
+    """One chain of bits with its clauses in the order given, asking for the bit at ``depth``.
 
-    As in Skill-It: the first variable is given a value, each other one copies or negates its
-    predecessor. Exactly 64 bytes, so that two problems fill one sequence of 128 and none is cut
-    in half.
+    As in Skill-It, with a byte for each of its tokens: the first variable is given a value
+    (``x=1``), each other one copies (``y=x``) or negates (``z!y``) its predecessor; ``?z0`` asks
+    and answers. A chain of 3 takes exactly 16 bytes and one of 5 takes 32, so that problems fill
+    a sequence of 128 and none is cut in half.
 
     Args:
-        letters: `DEPTHS` variable names, first to last of the chain.
-        flips: `DEPTHS` bits: the first value, then whether each link negates.
+        letters: variable names, first to last of the chain.
+        flips: one bit each: the first value, then whether each link negates.
         order: permutation of the clauses.
-        depth: 1 (the value is stated) to `DEPTHS`.
+        depth: 1 (the value is stated) to the length of the chain.
     """
-    value = sum(flips[:depth]) % 2
-    clauses = [f"{letters[0]} = val {flips[0]}"]
-    for k in range(1, DEPTHS):
-        clauses.append(f"{letters[k]} = {'not' if flips[k] else 'val'} {letters[k - 1]}")
+    clauses = [f"{letters[0]}={flips[0]}"]
+    for k in range(1, len(letters)):
+        clauses.append(f"{letters[k]}{'!' if flips[k] else '='}{letters[k - 1]}")
     text = ";".join(clauses[i] for i in order)
-    return f"{text}? {letters[depth - 1]} = {value}".ljust(63) + "\n"
+    size = 16 if len(letters) <= 3 else 32
+    return f"{text}?{letters[depth - 1]}{sum(flips[:depth]) % 2}".ljust(size - 1) + "\n"
 
 
-def lego(rng: np.random.Generator, depth: int | None = None) -> Iterator[str]:
-    """LEGO problems of one depth, or of all depths at random."""
+def lego(rng: np.random.Generator, depth: int | None = None, length: int = DEPTHS) -> Iterator[str]:
+    """LEGO problems of one depth, or of all depths at random, on chains of ``length``."""
     size = 1024
-    alphabet, clauses = np.tile(np.arange(97, 123), (size, 1)), np.arange(DEPTHS)
+    alphabet, clauses = np.tile(np.arange(97, 123), (size, 1)), np.arange(length)
     while True:
-        letters = rng.permuted(alphabet, axis=1)[:, :DEPTHS].tolist()
-        flips = rng.integers(0, 2, (size, DEPTHS)).tolist()
+        letters = rng.permuted(alphabet, axis=1)[:, :length].tolist()
+        flips = rng.integers(0, 2, (size, length)).tolist()
         orders = rng.permuted(np.tile(clauses, (size, 1)), axis=1).tolist()
-        depths = rng.integers(1, DEPTHS + 1, size).tolist()
+        depths = rng.integers(1, length + 1, size).tolist()
         for names, bits, order, drawn in zip(letters, flips, orders, depths, strict=True):
             yield lego_problem("".join(map(chr, names)), bits, order, depth or drawn)
 
 
 def lego_answer(problem: str) -> tuple[int, int]:
     """Solve a LEGO problem: the right answer, and the one its text gives."""
-    body, question = problem.strip().split("? ")
-    rules = dict(clause.split(" = ") for clause in body.split(";"))
-    asked, given = question.split(" = ")
+    body, question = problem.strip().split("?")
+    rules = {clause[0]: clause[1:] for clause in body.split(";")}
 
     def solve(name: str) -> int:
-        kind, argument = rules[name].split(" ")
-        value = int(argument) if argument.isdigit() else solve(argument)
-        return value if kind == "val" or argument.isdigit() else 1 - value
+        kind, argument = rules[name]
+        return int(argument) if argument.isdigit() else solve(argument) ^ (kind == "!")
 
-    return solve(asked), int(given)
+    return solve(question[0]), int(question[1])
 
 
 def records(rng: np.random.Generator) -> Iterator[str]:
@@ -143,6 +142,7 @@ GENERATORS: dict[str, Callable[[np.random.Generator], Iterator[str]]] = {
     "dyck": dyck,
     "lego": lego,
     **{f"lego-{k}": functools.partial(lego, depth=k) for k in range(1, DEPTHS + 1)},
+    **{f"lego3-{k}": functools.partial(lego, depth=k, length=3) for k in (1, 2, 3)},
 }
 
 

@@ -193,9 +193,9 @@ def step_rates(schedule: str, steps: int, warmup: float = 0.05) -> np.ndarray:
     return rates
 
 
-_LEGO = tuple(f"lego-{k}" for k in range(1, 6))
+_LEGO = tuple(f"lego3-{k}" for k in range(1, 4))
 _PATH = tuple(
-    tuple(1.0 if i == j else 0.5 if j == i + 1 else 0.0 for j in range(5)) for i in range(5)
+    tuple(1.0 if i == j else 0.5 if j == i + 1 else 0.0 for j in range(3)) for i in range(3)
 )
 _FOUR = ("prose", "code", "arithmetic", "json")
 

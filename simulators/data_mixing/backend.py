@@ -173,8 +173,8 @@ class MixingSimulator(Backend[MixingOutcome, Shares]):
         n, chunks = self.spec.n_max, self.cost.chunks
         return (
             draws.stream(seeds, "evaluation", n),
-            draws.stream(seeds, "duration", 2 * chunks),
-            draws.stream(seeds, "failure", chunks),
+            draws.stream(seeds, "duration", chunks),
+            draws.stream(seeds, "failure"),
         )
 
     def _spend(self, decision: Shares) -> MixingOutcome:
@@ -192,14 +192,11 @@ class MixingSimulator(Backend[MixingOutcome, Shares]):
         )
         self._heldout = law.losses(self._law, self._state, lr)
         _, duration, failure = self._streams
+        loading, training = draws.normal_pair(duration, self._period, self.dtype)
         drawn = costs.durations(
-            self.cost,
-            units.astype(self.dtype),
-            self._slowness,
-            self._domains,
-            draws.normal(duration, self._period, self.dtype),
-            draws.uniform(failure, self._period),
-        )
+            self.cost, units.astype(self.dtype), self._slowness, self._domains,
+            loading, training, draws.uniform(failure, self._period)[0],
+        )  # fmt: skip
         seconds = costs.twin_seconds if self.engine == "twin" else costs.simpy_seconds
         self._period = self._period + 1
         self._units = units

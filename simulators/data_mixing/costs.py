@@ -35,7 +35,7 @@ class CostModel:
         jitter: standard deviation of the logarithm of each duration.
         evaluation_seconds: to evaluate one domain.
         checkpoint_seconds: to write a checkpoint.
-        failure_probability: of a failure in any chunk.
+        failure_probability: of a failure in each chunk (one a period at most).
         restart_seconds: to restart after a failure.
     """
 
@@ -56,6 +56,10 @@ class CostModel:
             value = getattr(self, field.name)
             if value < 0 or (value == 0 and "per_second" in field.name):
                 raise AllocgymError(f"{field.name}: a positive number expected, given {value}")
+        if self.failure_probability * self.chunks > 1:
+            raise AllocgymError(
+                f"failure_probability: at most 1 / chunks expected, given {self.failure_probability}"
+            )
         if self.chunks < 1 or self.prefetch < 1 or self.accelerators < 1:
             raise AllocgymError("chunks, prefetch, accelerators: at least 1 each")
 
@@ -78,13 +82,9 @@ class Durations:
 
 
 def durations(
-    model: CostModel,
-    units: np.ndarray,
-    slowness: np.ndarray,
-    domains: np.ndarray,
-    noise: np.ndarray,
-    chance: np.ndarray,
-) -> Durations:
+    model: CostModel, units: np.ndarray, slowness: np.ndarray, domains: np.ndarray,
+    loading: np.ndarray, training: np.ndarray, chance: np.ndarray,
+) -> Durations:  # fmt: skip
     """Turn a decision and its draws into durations.
 
     Args:
@@ -92,18 +92,22 @@ def durations(
         units: ``(n, batch)`` units of each domain.
         slowness: ``(n, batch)`` loading time of each domain relative to the average one.
         domains: ``(batch,)`` number of domains to evaluate.
-        noise: ``(2 * chunks, batch)`` standard normal draws.
-        chance: ``(chunks, batch)`` uniform draws.
+        loading: ``(chunks, batch)`` standard normal draws.
+        training: the same, for the pool.
+        chance: ``(batch,)`` uniform draw: it falls into the slice of at most one chunk, which fails.
     """
     whole = total(units)
     tokens = whole * (model.tokens_per_unit / model.chunks)
     drag = total(units * slowness) / whole
-    factors = np.exp(model.jitter * noise)
-    k = model.chunks
+    fails = np.zeros(loading.shape, bool)
+    unlucky = chance < model.failure_probability * model.chunks
+    if unlucky.any():
+        fails[(chance[unlucky] / model.failure_probability).astype(int), unlucky] = True
     return Durations(
-        load=factors[:k] * (tokens * drag / model.load_tokens_per_second),
-        train=factors[k:] * (tokens / (model.tokens_per_second * model.accelerators)),
-        fails=chance < model.failure_probability,
+        load=np.exp(model.jitter * loading) * (tokens * drag / model.load_tokens_per_second),
+        train=np.exp(model.jitter * training)
+        * (tokens / (model.tokens_per_second * model.accelerators)),
+        fails=fails,
         fixed=domains * model.evaluation_seconds + model.checkpoint_seconds,
     )
 

@@ -1,0 +1,209 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from allocgym.simulators.data_mixing import law as laws
+from allocgym.simulators.data_mixing import scenarios
+from allocgym.simulators.data_mixing.law import R_STAR, Law
+
+
+def law_of(n=2, batch=1, **fields):
+    shape = (n, batch)
+    values = {
+        "floor": np.full(shape, 0.5), "log_gain": np.zeros((n, n, batch)),
+        "exponent": np.full((n, n, batch), 0.5), "offset": np.full(batch, 0.1),
+        "forget": np.zeros(shape), "neglect": np.zeros(shape), "rate": np.zeros(shape),
+        "recency": np.zeros(shape), "unique": np.full(shape, 1e9),
+        "needs": np.zeros((n, n, batch)), "threshold": np.zeros(shape),
+        "softness": np.ones(shape), "start": np.zeros(shape), "recent": np.full(shape, 1 / n),
+        "rate_start": np.full(batch, 0.1), "present": np.ones(shape),
+    }  # fmt: skip
+    return Law(**(values | fields))
+
+
+def step(law, state, units, effort=0.4, lr=0.5, before=0.5):
+    units = np.asarray(units, float).reshape(-1, 1)
+    full = [np.array([float(v)]) for v in (effort, lr, before)]
+    return laws.advance(law, state, units, *full)
+
+
+def test_a_step_by_hand():
+    law = law_of(
+        forget=np.array([[0.3], [0.1]]), neglect=np.array([[0.2], [0.0]]),
+        rate=np.array([[0.4], [0.2]]), recency=np.array([[0.05], [0.1]]),
+        start=np.array([[2.0], [0.0]]), recent=np.array([[1.0], [0.0]]),
+        log_gain=np.log([[[2.0], [0.5]], [[0.25], [3.0]]]),
+    )  # fmt: skip
+    state = step(law, laws.begin(law), [80, 240])
+    d = 0.4 * 0.5
+    f = [0.3 + 0.2 * 0.035 / (0.25 + 0.035), 0.1]
+    kept = np.exp(-np.array(f) * d)
+    memory = np.array([2.0, 0.0]) * kept + np.array([0.25, 0.75]) * (1 - kept) / f
+    recent = np.array([0.25 + 0.75 * np.exp(-d / 0.03), 0.75 - 0.75 * np.exp(-d / 0.03)])
+    np.testing.assert_allclose(state.memory[:, 0], memory, rtol=1e-7)
+    np.testing.assert_allclose(state.recent[:, 0], recent, rtol=1e-12)
+    np.testing.assert_array_equal(state.seen[:, 0], [80, 240])
+    known = np.array([[2.0, 0.5], [0.25, 3.0]]) @ np.sqrt(memory + 0.1)
+    fast = np.array([0.05, 0.1]) * np.log((recent + 0.05) / 1.05)
+    expected = 0.5 + 1 / known + np.array([0.4, 0.2]) * 0.5 - fast
+    got = laws.losses(law, state, np.array([0.5]))
+    np.testing.assert_allclose(got[:, 0], expected, rtol=1e-7)
+
+
+def test_two_half_steps_are_one_step():
+    law = law_of(forget=np.full((2, 1), 0.7), neglect=np.full((2, 1), 0.3))
+    once = step(law, laws.begin(law), [64, 256], effort=1.0)
+    twice = step(law, step(law, laws.begin(law), [32, 128], effort=0.5), [32, 128], effort=0.5)
+    np.testing.assert_allclose(twice.memory, once.memory, rtol=1e-8)
+    np.testing.assert_allclose(twice.recent, once.recent, rtol=1e-12)
+
+
+@given(st.lists(st.integers(0, 320), min_size=2, max_size=8), st.randoms(use_true_random=False))
+def test_without_forgetting_only_totals_count(firsts, random):
+    law = law_of(forgets=False, rate=np.ones((2, 1)), recency=np.ones((2, 1)))
+    shuffled = list(firsts)
+    random.shuffle(shuffled)
+    ends = []
+    for order in (firsts, shuffled):
+        state = laws.begin(law)
+        for first in order:
+            state = step(law, state, [first, 320 - first])
+        ends.append(laws.losses(law, state, np.array([0.5])))
+    np.testing.assert_allclose(ends[0], ends[1], rtol=1e-12)
+
+
+def test_with_forgetting_the_order_counts():
+    law = law_of(forget=np.full((2, 1), 1.0))
+    early = step(law, step(law, laws.begin(law), [320, 0]), [0, 320])
+    late = step(law, step(law, laws.begin(law), [0, 320]), [320, 0])
+    assert late.memory[0, 0] > early.memory[0, 0] * 1.1
+
+
+def test_repeated_data_is_worth_what_muennighoff_says():
+    # 100 units seen four times: U + U R* (1 - exp(-3 / R*)) effective ones.
+    unique, seen = np.array([[100.0]]), np.array([[400.0]])
+    expected = 100 + 100 * R_STAR * (1 - np.exp(-3 / R_STAR))
+    assert expected == pytest.approx(372.542, abs=0.5)
+    assert laws.effective(unique, seen)[0, 0] == pytest.approx(expected)
+    assert laws.effective(unique, np.array([[60.0]]))[0, 0] == 60
+    pieces = np.zeros((1, 1))
+    total = 0.0
+    for units in (50.0, 100.0, 250.0):
+        total += units * laws.freshness(unique, pieces, np.array([[units]]))[0, 0]
+        pieces = pieces + units
+    assert total == pytest.approx(expected)
+
+
+def test_fresh_data_is_worth_itself_and_stale_data_less():
+    law = law_of(unique=np.array([[100.0], [1e9]]), repeats=True, forgets=False)
+    state = step(law, laws.begin(law), [80, 80], effort=1, lr=1)
+    np.testing.assert_allclose(state.memory, [[0.5], [0.5]], rtol=1e-9)
+    later = step(law, state, [80, 80], effort=1, lr=1)
+    gain = later.memory - state.memory
+    assert gain[0, 0] < 0.5 * 0.999 and gain[1, 0] == pytest.approx(0.5, rel=1e-6)
+
+
+def test_a_gate_opens_as_its_prerequisite_is_learned():
+    needs = np.array([[[0.0], [0.0]], [[1.0], [0.0]]])  # skill 1 waits for skill 0
+    law = law_of(
+        needs=needs, gated=True, threshold=np.full((2, 1), 1.5), softness=np.full((2, 1), 0.1),
+        log_gain=np.log([[[1.0], [1e-9]], [[1e-9], [1.0]]]),
+    )  # fmt: skip
+    closed = laws.openness(law, laws.begin(law), np.array([0.5]))
+    loss = 0.5 + 1 / np.sqrt(0.1)
+    assert closed[0, 0] == 1
+    assert closed[1, 0] == pytest.approx(1 / (1 + np.exp((loss - 1.5) / 0.1)), rel=1e-3)
+    learned = laws.State(np.array([[4.0], [0.0]]), np.full((2, 1), 0.5), np.zeros((2, 1)))
+    opened = laws.openness(law, learned, np.array([0.5]))
+    assert opened[1, 0] > 0.99
+    before, after = (step(law, s, [0, 320]).memory[1, 0] for s in (laws.begin(law), learned))
+    assert after > 100 * before > 0
+
+
+@pytest.mark.parametrize("scenario", sorted(scenarios.SCENARIOS))
+def test_tensors_obey_the_same_law(make_backend, problem, scenario):
+    torch = pytest.importorskip("torch")
+    backend = make_backend(scenario=scenario, num_envs=5)
+    backend.reset(np.arange(5))
+    dynamics = backend.dynamics(lambda a: torch.as_tensor(np.ascontiguousarray(a)))
+    state = dynamics.begin()
+    rng = np.random.default_rng(0)
+    for period in range(3):
+        memory = problem.begin(backend.outcome)
+        units = problem.round(
+            rng.dirichlet(np.ones(8), 5) * memory.instance.present + 1e-3, memory
+        ).units
+        outcome = backend.spend(type(problem).decision_type(units))
+        tensor = torch.as_tensor(units.T.astype(float).copy())
+        state, values = dynamics.step(state, tensor, period)
+        np.testing.assert_allclose(values.numpy().T, outcome.heldout, atol=1e-6)
+
+
+@pytest.mark.parametrize("scenario", sorted(scenarios.SCENARIOS))
+def test_an_instance_depends_on_its_seed_alone(scenario):
+    made = scenarios.make(scenario)
+    whole = scenarios.sample(made, np.array([5, 2, 9, 2]), 8)
+    for row, seed in enumerate([5, 2, 9, 2]):
+        lone = scenarios.sample(made, np.array([seed]), 8)
+        assert whole.instance.rows(np.array([row])).to_json() == lone.instance.to_json()
+        for field in dataclasses.fields(Law):
+            one, other = getattr(whole.law, field.name), getattr(lone.law, field.name)
+            if isinstance(one, np.ndarray):
+                np.testing.assert_array_equal(one[..., row : row + 1], other, field.name)
+            else:
+                assert one == other
+        np.testing.assert_array_equal(whole.noise[:, row], lone.noise[:, 0])
+    assert not np.array_equal(whole.instance.prior[0], whole.instance.prior[2])
+
+
+@settings(max_examples=30)
+@given(st.sampled_from(sorted(scenarios.SCENARIOS)), st.integers(0, 2**40))
+def test_instances_are_well_formed(name, seed):
+    inst = scenarios.sample(scenarios.make(name), np.array([seed]), 8).instance
+    present = inst.present[0]
+    low, high = scenarios.SCENARIOS[name].domains
+    assert low <= present.sum() <= high
+    np.testing.assert_allclose([inst.prior.sum(), inst.weight.sum()], 1, rtol=1e-12)
+    assert (inst.prior[0, present] > 0).all() and not inst.prior[0, ~present].any()
+    assert inst.floor.sum() <= inst.budget[0]
+    assert inst.limit[0, present].sum() >= (inst.budget * inst.horizon)[0]
+
+
+def test_more_domains_than_rows_are_refused():
+    with pytest.raises(Exception, match="n_max: the scenario has up to 8 domains, given 4"):
+        scenarios.sample(scenarios.make("scratch"), np.arange(2), 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        ("scrach", {}, "Did you mean 'scratch'"),
+        ("scratch", {"horison": 4}, "Did you mean 'horizon'"),
+        ("scratch", {"objective": "meen"}, "Did you mean 'mean'"),
+        ("scratch", {"schedules": ("cosin",)}, "Did you mean 'cosine'"),
+        ("scratch", {"family": "regmixx"}, "Did you mean 'regmix'"),
+        ("scratch", {"domains": 40}, "domains: a range within 2 to 32"),
+        ("scratch", {"horizon": 0}, "horizon >= 1"),
+        ("scratch", {"floor": 1.5}, "floor: 0 to 1"),
+    ],
+)
+def test_mistakes_are_told_in_one_sentence(name, overrides, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        scenarios.make(name, **overrides)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scenario", ["scratch", "low-resource"])
+def test_many_domains_fit(make_backend, problem, scenario):
+    backend = make_backend(n_max=32, scenario=scenario, num_envs=2, domains=(20, 32))
+    outcome = backend.reset(np.arange(2))
+    assert np.isfinite(outcome.losses).all()
+
+
+def test_data_that_cannot_last_is_refused_when_it_is_asked_for():
+    # Two domains, both small: 2 x 16 epochs of at most a tenth of the budget, capped at one.
+    with pytest.raises(ValueError, match=r"small|limit|epoch_cap"):
+        scenarios.make("low-resource", domains=(2, 2), small=(2, 2), epoch_cap=1.0)
