@@ -21,7 +21,7 @@ from allocgym.envs.core.registry import make_backend, make_problem
 from allocgym.simulators.core import public_data
 
 FREE = ("uniform", "replay-5%", "replay-10%", "replay-25%", "replay-50%", "weights")
-FIXED = (*FREE, "random", "odm")
+FIXED = (*FREE, "odm")
 SWEEP = ("uniform", "replay-10%", "replay-25%", "replay-50%", "weights")
 LEARNED = "learned"
 ABLATIONS = ("own average, static", "own schedule, other seed", "losses shuffled")

@@ -99,7 +99,7 @@ def suite(seeds: int, quick: bool, agents: list[str] | None, out: Path | None, c
             learned = {}
             plan = {"gradient": 60 if quick else 300}
             if not quick:
-                plan |= {"cma": 40, "ppo": 30}
+                plan |= {"cma": 40, "ppo": 20}
             for trainer, iterations in plan.items():
                 path = Path(folder) / f"learned-{trainer}-{scenario}.zip"
                 learned[f"learned ({trainer})"] = (

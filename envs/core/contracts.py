@@ -20,13 +20,25 @@ from allocgym.envs.core.errors import AllocgymError, OutOfBudgetError
 from allocgym.envs.core.ledger import Ledger
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Record:
     """A struct of arrays with a leading batch axis.
+
+    Records are equal when all their arrays are (declare subclasses with ``eq=False``).
 
     Fields that are records themselves share the batch. Records travel to the journal as JSON:
     float64 survives that bit for bit.
     """
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return NotImplemented
+        pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in dataclasses.fields(self))
+        return all(
+            a == b if isinstance(a, Record) else bool(np.array_equal(a, b)) for a, b in pairs
+        )
 
     def where(self, mask: np.ndarray, other: Self) -> Self:
         """Take the rows of ``other`` where ``mask`` is true, ours elsewhere."""
@@ -90,12 +102,12 @@ def nested(kind: type[Record]) -> Any:
     return dataclasses.field(metadata={"record": kind})
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Decision(Record):
     """What an agent decides for one period. Subclassed per problem."""
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Shares(Decision):
     """A split of one period's budget.
 
@@ -111,7 +123,7 @@ class Shares(Decision):
         return self.units / self.units.sum(1, keepdims=True)
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Outcome(Record):
     """What came back from the last period. Subclassed per problem, the same from every back end.
 
@@ -226,8 +238,7 @@ class Problem(ABC, Generic[O, M, D]):
         if isinstance(space, spaces.Box):
             if not np.issubdtype(array.dtype, np.floating):
                 raise AllocgymError(f"action: dtype {array.dtype} given, a float dtype expected")
-            # One pass: a sum is finite exactly where every entry is (no entry can cancel NaN).
-            if not np.isfinite(array.sum()) and not np.isfinite(array).all():
+            if not np.isfinite(array).all():
                 raise AllocgymError("action: NaN or infinity given, finite numbers expected")
         elif not np.issubdtype(array.dtype, np.integer):
             raise AllocgymError(f"action: dtype {array.dtype} given, an integer dtype expected")
@@ -275,6 +286,8 @@ class Backend(ABC, Generic[O, D]):
         if (seeds < 0).any():
             raise AllocgymError(f"seeds: integers >= 0 expected, given {int(seeds.min())}")
         mask = np.ones(batch, bool) if where is None or self._outcome is None else where
+        if not mask.any():
+            return self.outcome
         self._outcome = self._reset(seeds, mask)
         self.ledger.grant(self._budget(), mask)
         return self._outcome

@@ -209,26 +209,30 @@ class DataMixing(Problem[MixingOutcome, MixingMemory, Shares]):
         weights = np.exp(np.multiply(columns(array), self.kappa, dtype=array.dtype))
         tilted = columns(inst.prior) * weights
         tilted /= total(tilted)
-        floor = columns(inst.floor)
-        amounts = floor + tilted * (inst.budget - total(floor))
-        left = columns(inst.limit - memory.seen)
-        if (amounts > left).any():
+        low, high = self._bounds(memory)
+        amounts = low + tilted * (inst.budget - total(low))
+        if (amounts > high).any():
             return self.round(columns(amounts / inst.budget), memory)
         return Shares(columns(budget.largest_remainder(amounts, inst.budget)))
 
+    def _bounds(self, memory: MixingMemory) -> tuple[np.ndarray, np.ndarray]:
+        """Least and most units of each domain in the coming period, ``(n, batch)`` each."""
+        inst = memory.instance
+        left = columns((inst.limit - memory.seen) * inst.present)
+        return np.minimum(columns(inst.floor), left), left
+
     def round(self, shares: np.ndarray, memory: MixingMemory) -> Shares:
         """Turn ``(batch, n)`` shares into whole units within this period's floors and limits."""
-        inst = memory.instance
-        left = columns(inst.limit - memory.seen)
-        high = left if (left < inst.budget).any() else None
-        low = np.minimum(columns(inst.floor), left)
-        return Shares(columns(budget.split_units(columns(shares), inst.budget, low, high)))
+        low, high = self._bounds(memory)
+        return Shares(
+            columns(budget.split_units(columns(shares), memory.instance.budget, low, high))
+        )
 
     def action_of(self, decision: Shares, memory: MixingMemory) -> np.ndarray:
         """See `Problem.action_of`."""
         inst = memory.instance
-        floor = columns(inst.floor)
-        above = (columns(decision.units) - floor) / (inst.budget - total(floor))
+        low, _ = self._bounds(memory)
+        above = (columns(decision.units) - low) / np.maximum(inst.budget - total(low), 1)
         action = budget.action_for(np.maximum(above, 0), columns(inst.prior), self.kappa)
         return columns(action).astype(np.float32)
 
@@ -260,9 +264,9 @@ class DataMixing(Problem[MixingOutcome, MixingMemory, Shares]):
                 f"units: each row must sum to the period's budget {inst.budget.tolist()}, "
                 f"given sums {units.sum(1).tolist()}"
             )
-        low = np.minimum(inst.floor, inst.limit - memory.seen)
-        if (units < low).any() or (units > inst.limit - memory.seen).any():
+        low, high = (columns(bound) for bound in self._bounds(memory))
+        if (units < low).any() or (units > high).any():
             raise AllocgymError(
-                f"units: between {low.tolist()} and {(inst.limit - memory.seen).tolist()} "
-                f"expected, given {units.tolist()}"
+                f"units: between {low.tolist()} and {high.tolist()} expected, "
+                f"given {units.tolist()}"
             )

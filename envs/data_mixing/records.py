@@ -13,7 +13,7 @@ import numpy as np
 from allocgym.envs.core.contracts import Outcome, Record, nested
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class MixingInstance(Record):
     """What is fixed for an episode and known to everybody.
 
@@ -57,7 +57,7 @@ class MixingInstance(Record):
     hidden: np.ndarray
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class MixingOutcome(Outcome):
     """What a period of training brought.
 
@@ -83,7 +83,7 @@ class MixingOutcome(Outcome):
     instance: MixingInstance = nested(MixingInstance)
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class MixingMemory(Record):
     """What the encoder needs of the past: fixed size, whatever the horizon.
 

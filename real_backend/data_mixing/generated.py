@@ -85,7 +85,7 @@ def lego_answer(problem: str) -> tuple[int, int]:
     rules = {clause[0]: clause[1:] for clause in body.split(";")}
 
     def solve(name: str) -> int:
-        kind, argument = rules[name]
+        kind, argument = rules[name][0], rules[name][1]
         return int(argument) if argument.isdigit() else solve(argument) ^ (kind == "!")
 
     return solve(question[0]), int(question[1])

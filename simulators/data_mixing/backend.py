@@ -138,9 +138,10 @@ class MixingSimulator(Backend[MixingOutcome, Shares]):
             self._merge(old, new, where)
             for mine, fresh in zip(self._streams, self._open_streams(seeds), strict=True):
                 mine[:, where] = fresh[:, where]
-            self._period[where] = 0
-            self._units[:, where] = 0
-            self._seen[:, where] = 0
+            # New arrays: the outcomes handed out so far hold the old ones.
+            self._period = np.where(where, 0, self._period)
+            self._units = np.where(where, 0, self._units)
+            self._seen = np.where(where, 0, self._seen)
         sampled = self.sampled
         self._slowness = sampled.slowness.astype(self.dtype)
         self._noise = sampled.noise.astype(self.dtype)

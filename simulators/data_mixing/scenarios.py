@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from allocgym.envs.core import draws
+from allocgym.envs.core.arrays import total
 from allocgym.envs.core.errors import AllocgymError, unknown
 from allocgym.envs.data_mixing.records import MixingInstance
 from allocgym.simulators.data_mixing import families
@@ -86,6 +87,12 @@ class Scenario:
         for schedule in self.schedules:
             if schedule not in SCHEDULES:
                 raise unknown("schedule", schedule, SCHEDULES)
+        supply = self.domains[0] * self.small_share[0] * self.epoch_cap
+        if self.small[1] >= self.domains[0] and supply < 1:
+            raise AllocgymError(
+                f"small, small_share, epoch_cap: where all {self.domains[0]} domains are small they "
+                f"may supply {supply:.2g} of an episode's budget; at least 1 expected"
+            )
         if not 0 <= self.floor <= 1:
             raise AllocgymError(f"floor: 0 to 1 expected, given {self.floor}")
 
@@ -187,7 +194,7 @@ def sample(scenario: Scenario, seeds: np.ndarray, n: int) -> Sampled:
     source = present & ~last if target else np.zeros_like(present)
 
     period_budget = max(round(scenario.budget * scenario.budget_fraction), n)
-    total = float(scenario.horizon * period_budget)
+    episode = float(scenario.horizon * period_budget)
     law = families.FAMILIES[scenario.family](scenario, draw, present, last)
     law.forgets = scenario.forgetting
 
@@ -197,19 +204,19 @@ def sample(scenario: Scenario, seeds: np.ndarray, n: int) -> Sampled:
     whole = scenario.horizon * scenario.budget
     unique = np.where(small, np.floor(fraction * whole) + 1, UNLIMITED)
     law.unique = unique.astype(float)
-    limit = np.where(small, np.ceil(unique * scenario.epoch_cap), total)
-    limit = np.where(present, np.minimum(limit, total), 0).astype(np.int64)
+    limit = np.where(small, np.ceil(unique * scenario.epoch_cap), episode)
+    limit = np.where(present, np.minimum(limit, episode), 0).astype(np.int64)
 
     equal = present / count
     natural = np.where(present, np.exp(draw.each("natural", -1.2, 1.2)), 0.0)
     natural = np.where(small, np.minimum(natural, fraction), natural)
-    natural /= natural.sum(0)
+    natural /= total(natural)
     if target:
         share = draw.one("target-weight", *scenario.target_weight)
         weight = np.where(last, share, source * ((1 - share) / (count - 1)))
     elif scenario.objective == "preference":
         weight = np.where(present, -np.log(draw.each("preference")), 0.0)
-        weight /= weight.sum(0)
+        weight /= total(weight)
     else:
         weight = equal
     sd = draw.one("noise", *scenario.noise)

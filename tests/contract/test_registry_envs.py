@@ -102,7 +102,7 @@ def test_the_picture_is_an_image(name):
     assert picture.std() > 0
     env.close()
     with pytest.raises(AllocgymError, match="render_mode"):
-        gym.make(name, render_mode="human").unwrapped
+        type(env.unwrapped)(render_mode="human")
 
 
 @pytest.mark.parametrize("num_envs", [3, 7])

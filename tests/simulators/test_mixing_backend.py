@@ -22,7 +22,7 @@ from allocgym.simulators.data_mixing import costs
 )
 def test_the_twin_takes_the_seconds_of_simpy(seed, chunks, prefetch, fails, jitter, loader):
     model = costs.CostModel(
-        chunks=chunks, prefetch=prefetch, failure_probability=fails, jitter=jitter,
+        chunks=chunks, prefetch=prefetch, failure_probability=fails / chunks, jitter=jitter,
         load_tokens_per_second=60_000 * loader,
     )  # fmt: skip
     batch = 3
@@ -30,12 +30,32 @@ def test_the_twin_takes_the_seconds_of_simpy(seed, chunks, prefetch, fails, jitt
     units = rng.multinomial(320, rng.dirichlet(np.ones(4)), batch).T
     drawn = costs.durations(
         model, units.astype(float), rng.uniform(0.5, 2, (4, batch)), np.full(batch, 4.0),
-        draws.normal(draws.stream(np.arange(batch), "d", 2 * chunks), seed),
-        draws.uniform(draws.stream(np.arange(batch), "f", chunks), seed),
+        draws.normal(draws.stream(np.arange(batch), "load", chunks), seed),
+        draws.normal(draws.stream(np.arange(batch), "train", chunks), seed),
+        draws.uniform(draws.stream(np.arange(batch), "failure"), seed)[0],
     )  # fmt: skip
     np.testing.assert_allclose(
         costs.twin_seconds(model, drawn), costs.simpy_seconds(model, drawn), rtol=1e-9, atol=1e-9
     )
+
+
+@pytest.mark.parametrize("chunks", range(1, 9))
+def test_every_chunk_fails_as_often_as_it_should(chunks):
+    for probability in np.linspace(0.01, 1 / chunks, 200):
+        model = costs.CostModel(chunks=chunks, failure_probability=float(probability))
+        edge = np.nextafter(model.failure_probability * chunks, 0)
+        chance = np.append((np.arange(chunks) + 0.5) * model.failure_probability, edge)
+        zeros = np.zeros((chunks, chunks + 1))
+        drawn = costs.durations(
+            model, zeros + 40, zeros + 1, np.ones(chunks + 1), zeros, zeros, chance
+        )
+        np.testing.assert_array_equal(drawn.fails, np.eye(chunks, chunks + 1) + _last(chunks))
+
+
+def _last(chunks):
+    out = np.zeros((chunks, chunks + 1))
+    out[-1, -1] = 1
+    return out
 
 
 def test_failures_cost_a_restart_and_the_work_since_the_checkpoint():
@@ -44,7 +64,9 @@ def test_failures_cost_a_restart_and_the_work_since_the_checkpoint():
         load=np.zeros((3, 1)), train=np.array([[1.0], [2.0], [4.0]]),
         fails=np.zeros((3, 1), bool), fixed=np.array([0.5]),
     )  # fmt: skip
-    failing = costs.Durations(quiet.load, quiet.train, np.array([[False], [True], [False]]), quiet.fixed)
+    failing = costs.Durations(
+        quiet.load, quiet.train, np.array([[False], [True], [False]]), quiet.fixed
+    )
     for seconds in (costs.twin_seconds, costs.simpy_seconds):
         assert seconds(model, quiet)[0] == pytest.approx(7.5)
         assert seconds(model, failing)[0] == pytest.approx(7.5 + 60 + 3)

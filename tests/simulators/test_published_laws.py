@@ -23,7 +23,9 @@ FIT = read_fit("regmix_1m")
 def test_power_mix_by_hand():
     # 1 + 1 / (2 * sqrt(.25) + 4 * .75) = 1 + 1 / 4
     h, gain, exponent = np.array([[0.25, 0.75]]), np.array([2.0, 4.0]), np.array([0.5, 1.0])
-    assert regmix.power_mix(h, 1.0, gain, exponent) == pytest.approx([1.25], abs=1e-12)
+    assert regmix.power_mix(h - regmix.OFFSET, 1.0, gain, exponent) == pytest.approx(
+        [1.25], abs=1e-12
+    )
 
 
 def test_fit_recovers_a_known_law():

@@ -1,0 +1,206 @@
+import json
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("safetensors")
+
+from allocgym.agents.core import agent_file  # noqa: E402
+from allocgym.agents.core.agent import PolicyAgent, rollout  # noqa: E402
+from allocgym.agents.data_mixing import catalogue, gradient  # noqa: E402
+from allocgym.envs.core.errors import AllocgymError, CorruptFileError  # noqa: E402
+from allocgym.envs.core.registry import make_backend as registered  # noqa: E402
+from allocgym.envs.data_mixing.problem import DataMixing  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def policy():
+    torch.manual_seed(0)
+    made = gradient.new_policy(DataMixing(), hidden=12)
+    with torch.no_grad():
+        for weight in made.parameters():
+            weight.add_(0.3 * torch.randn_like(weight))
+    return made.eval()
+
+
+@pytest.fixture
+def path(tmp_path, policy):
+    file = tmp_path / "mixer.zip"
+    catalogue.save_policy(file, DataMixing(), policy, {"seed": 0})
+    return file
+
+
+def rewrite(path, change=None, **members):
+    """Replace members of an agent file, or fields of its description."""
+    with zipfile.ZipFile(path) as archive:
+        held = {name: archive.read(name) for name in archive.namelist()}
+    description = json.loads(held["agent.json"])
+    held["agent.json"] = json.dumps(description | (change or {})).encode()
+    held |= {name.replace("__", "."): data for name, data in members.items()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in held.items():
+            archive.writestr(name, data)
+
+
+def test_a_saved_agent_decides_as_before(path, policy, problem, make_backend):
+    loaded = catalogue.make(path, problem)
+    assert loaded.name == "mixer"
+    backend = make_backend(num_envs=5)
+    before = rollout(PolicyAgent(problem, policy), backend, np.arange(5))
+    after = rollout(loaded, backend, np.arange(5))
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one.units, other.units)
+
+
+def test_a_policy_of_eight_runs_at_thirty_two(path):
+    problem = DataMixing(n_max=32)
+    agent = catalogue.make(path, problem)
+    backend = registered(problem, "twin", scenario="scratch", num_envs=2, domains=(20, 32))
+    outcomes = rollout(agent, backend, np.arange(2))
+    assert outcomes[-1].done.all() and (outcomes[-1].units > 0).sum() >= 40
+
+
+def test_heuristics_are_kept_without_weights(tmp_path, problem):
+    agent_file.save(tmp_path / "odm.zip", problem, "odm", {})
+    assert zipfile.ZipFile(tmp_path / "odm.zip").namelist() == ["agent.json"]
+    assert catalogue.make(tmp_path / "odm.zip", problem).name == "odm"
+    settings = {"weights": [0.5] * 8}
+    agent_file.save(tmp_path / "index.zip", problem, "index", settings)
+    assert catalogue.make(tmp_path / "index.zip", problem).weights.tolist() == [0.5] * 8
+
+
+def test_a_pickle_is_refused_and_never_run(path, problem, tmp_path):
+    trap = tmp_path / "executed"
+
+    class Trap:
+        def __reduce__(self):
+            return (open, (str(trap), "w"))
+
+    rewrite(path, weights__safetensors=pickle.dumps(Trap()))
+    with pytest.raises(CorruptFileError, match="damaged weights"):
+        catalogue.make(path, problem)
+    rewrite(path, policy__pkl=pickle.dumps(Trap()))
+    with pytest.raises(CorruptFileError, match=r"policy\.pkl"):
+        catalogue.make(path, problem)
+    path.write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(CorruptFileError, match="not an agent file"):
+        catalogue.make(path, problem)
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"schema": 99}, CorruptFileError, "schema 1 expected"),
+        ({"problem": "prb-slicing"}, AllocgymError, "an agent of 'prb-slicing'"),
+        ({"encoder": "0" * 16}, AllocgymError, "another encoding"),
+        ({"kind": "nope"}, AllocgymError, "unknown kind"),
+        ({"kind": ["set-policy"]}, AllocgymError, "mixer"),
+        ({"kind": "index", "settings": {}}, AllocgymError, "mixer"),
+        ({"settings": {"rows": 3}}, CorruptFileError, "do not fit"),
+        ({"settings": [1, 2]}, CorruptFileError, "do not fit"),
+        ({"settings": {"rows": 14, "context": 9, "hidden": -1}}, CorruptFileError, "do not fit"),
+        ({"settings": {"rows": "a", "context": 9}}, CorruptFileError, "do not fit"),
+    ],
+)
+def test_a_wrong_description_is_told(path, problem, change, error, message):
+    rewrite(path, change)
+    with pytest.raises(error, match=message):
+        catalogue.make(path, problem)
+
+
+def test_an_absent_kind_is_told(path, problem):
+    with zipfile.ZipFile(path) as archive:
+        description = json.loads(archive.read("agent.json"))
+    del description["kind"]
+    rewrite(path, agent__json=json.dumps(description).encode())
+    with pytest.raises(AllocgymError, match="mixer"):
+        catalogue.make(path, problem)
+
+
+@pytest.mark.parametrize(
+    "text", [b"[]", b"{", b"\xff\xfe", b"null", b"[" * 100_000], ids=lambda t: repr(t[:4])
+)
+def test_a_description_that_is_none_is_refused(path, problem, text):
+    rewrite(path, agent__json=text)
+    with pytest.raises(CorruptFileError):
+        catalogue.make(path, problem)
+
+
+def test_garbage_and_truncation_are_refused_anywhere(path, problem):
+    whole = path.read_bytes()
+    for bad in [b"", b"garbage", whole[: len(whole) // 2], whole[:-5], whole[5:]]:
+        path.write_bytes(bad)
+        with pytest.raises(CorruptFileError):
+            catalogue.make(path, problem)
+
+
+def test_a_flipped_byte_is_noticed_or_harmless(path, problem):
+    whole = path.read_bytes()
+    for position in range(0, len(whole), max(1, len(whole) // 120)):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 0x55]) + whole[position + 1 :])
+        try:
+            catalogue.make(path, problem)
+        except AllocgymError:
+            continue
+
+
+def test_no_file_and_folders_are_told(tmp_path, problem):
+    with pytest.raises(AllocgymError, match="no file"):
+        catalogue.make(tmp_path / "none.zip", problem)
+    with pytest.raises(AllocgymError):
+        catalogue.make(tmp_path, problem)
+
+
+def observation(policy, seed, n=6, present=4):
+    rng = np.random.default_rng(seed)
+    mask = np.arange(n) < present
+    return {
+        "claimants": (rng.normal(size=(2, n, 14)) * mask[:, None]).astype(np.float32),
+        "context": rng.normal(size=(2, 9)).astype(np.float32),
+        "present": np.tile(mask, (2, 1)).astype(np.int8),
+    }
+
+
+def test_permuting_claimants_permutes_actions(policy):
+    order = np.random.default_rng(0).permutation(6)
+    state = other = None
+    for seed in range(3):
+        x = observation(policy, seed)
+        moved = {k: v[:, order] if k != "context" else v for k, v in x.items()}
+        action, state = policy.predict(x, state)
+        again, other = policy.predict(moved, other)
+        np.testing.assert_allclose(action[:, order], again, atol=1e-6)
+    assert np.ptp(action[:, :4]) > 1e-3
+
+
+def test_padding_changes_nothing(policy):
+    x = observation(policy, 0, n=6)
+    wide = {
+        "claimants": np.pad(x["claimants"], ((0, 0), (0, 5), (0, 0)), constant_values=3.0),
+        "context": x["context"],
+        "present": np.pad(x["present"], ((0, 0), (0, 5))),
+    }
+    one, other = policy.predict(x)[0], policy.predict(wide)[0]
+    np.testing.assert_allclose(one, other[:, :6], atol=1e-6)
+    assert not other[:, 4:].any() and (np.abs(other) <= 1).all()
+
+
+def test_an_observation_of_other_features_is_refused(policy):
+    x = observation(policy, 0)
+    x["claimants"] = x["claimants"][..., :5]
+    with pytest.raises(AllocgymError, match="14 features"):
+        policy.predict(x)
+
+
+def test_training_through_the_simulator_lowers_the_objective(problem, make_backend):
+    seen = []
+    gradient.train(
+        problem, make_backend(num_envs=32), iterations=12, hidden=12,
+        progress=lambda _, gain: seen.append(gain),
+    )  # fmt: skip
+    assert len(seen) == 12 and np.isfinite(seen).all()
+    assert np.mean(seen[-4:]) > np.mean(seen[:4])
