@@ -25,6 +25,7 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--suite", choices=sorted(SUITES), required=True)
     parser.add_argument("--seeds", type=int, help="paired seeds (default: as stated)")
     parser.add_argument("--agents", help="comma-separated names or agent files")
+    parser.add_argument("--cases", help="real: names of cases to run, separated by semicolons")
     parser.add_argument("--quick", action="store_true", help="under five minutes, underpowered")
     parser.add_argument("--out", type=Path, help="folder for the JSON and for cached cells")
     parser.add_argument("--check", action="store_true", help="exit 1 where a must is missed")
@@ -45,7 +46,8 @@ def run(arguments: list[str]) -> int:
         return speed.suite(quick, out, check)
     from allocgym.benchmarks.data_mixing import real
 
-    return real.suite(options.seeds or (2 if quick else 10), quick, agents, out, check)
+    cases = options.cases.split(";") if options.cases else None
+    return real.suite(options.seeds or (2 if quick else 10), quick, agents, out, check, cases)
 
 
 def main() -> None:

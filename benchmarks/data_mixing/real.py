@@ -67,7 +67,7 @@ CASES = (
          _continual(["gsm8k", "sql"], "shakespeare", 100), needs=CORPORA),
     Case("scratch: lego, sql, headers, modular", "scratch",
          {"domains": ["lego", "sql", "c-headers", "modular"]}, None, continual=False),
-    Case("skills: lego depth 1 to 5", "skills", {}, None, continual=False),
+    Case("skills: chains of three", "skills", {}, None, continual=False),
 )  # fmt: skip
 
 
@@ -231,6 +231,8 @@ def suite(seeds: int, quick: bool, agents: list[str] | None, out: Path | None, c
     kept: dict[str, Any] = {}
     trained: dict[str, Any] = {}
     for case in CASES[:1] if quick else CASES:
+        if only and case.name not in only:
+            continue
         if case.needs and not public_data.available(case.needs):
             console.print(f"{case.name}: skipped, needs {case.needs} in {public_data.VARIABLE}")
             continue

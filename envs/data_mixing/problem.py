@@ -125,9 +125,9 @@ class DataMixing(Problem[MixingOutcome, MixingMemory, Shares]):
         if first.any():
             drop = xp.where(first[:, None], logs - memory.start, drop)
         units = columns(outcome.units)
-        share = units / total(units)
         if xp is np:
-            share = share.astype(logs.dtype, copy=False)
+            units = units.astype(logs.dtype)
+        share = units / total(units)
         return MixingMemory(
             start=memory.start, last=logs, before=memory.last, earlier=memory.before,
             lowest=xp.minimum(memory.lowest, logs), drop=drop, share=columns(share),
@@ -156,21 +156,22 @@ class DataMixing(Problem[MixingOutcome, MixingMemory, Shares]):
             drift = rise(xp.exp(log), xp.exp(columns(memory.start)), inst)
             room = (inst.epsilon.clip(None, UNCONSTRAINED) - drift) * 10
             slack = slack + room * constrained
+        start, earlier = columns(memory.start), columns(memory.earlier)
         rows = (
-            (log - columns(memory.start)) * 5,
-            (log - columns(memory.before)) * 20,
-            (log - columns(memory.earlier)) * 20,
-            (log - columns(memory.lowest)) * 20,
-            (log - total(log * mask) / count) * 2,
-            columns(memory.drop) * 5,
-            columns(memory.share) * count,
-            seen * self._single(count / (so_far + (so_far == 0)), seen),
-            fixed[0],
-            fixed[1],
-            fixed[2],
-            slack,
-            seen * fixed[3],
-            seen * fixed[4],
+            (log - start, 5.0),
+            (log - columns(memory.before), 20.0),
+            (log - earlier, 20.0),
+            (log - columns(memory.lowest), 20.0),
+            (log - total(log * mask) / count, 2.0),
+            (columns(memory.drop), 5.0),
+            (columns(memory.share), count),
+            (seen, self._single(count / (so_far + (so_far == 0)), seen)),
+            (fixed[0], 1.0),
+            (fixed[1], 1.0),
+            (fixed[2], 1.0),
+            (slack, 1.0),
+            (seen, fixed[3]),
+            (seen, fixed[4]),
         )
         open_ = 1 - inst.hidden
         context = (
@@ -179,11 +180,10 @@ class DataMixing(Problem[MixingOutcome, MixingMemory, Shares]):
         )  # fmt: skip
         if xp is np:
             block = np.empty((len(rows), *mask.shape), np.float32)
-            for k, row in enumerate(rows):
-                block[k] = row
+            for k, (row, scale) in enumerate(rows):
+                np.multiply(row, scale, out=block[k], casting="same_kind")
             block *= mask
-            np.maximum(block, -BOUND, out=block)
-            np.minimum(block, BOUND, out=block)
+            np.clip(block, -BOUND, BOUND, out=block)
             side = np.empty((len(context), mask.shape[1]), np.float32)
             for k, entry in enumerate(context):
                 side[k] = entry
@@ -192,7 +192,7 @@ class DataMixing(Problem[MixingOutcome, MixingMemory, Shares]):
                 "context": side.clip(-BOUND, BOUND).T,
                 "present": inst.present.view(np.int8),
             }
-        block = xp.stack([row * mask for row in rows]).clip(-BOUND, BOUND)
+        block = xp.stack([row * scale * mask for row, scale in rows]).clip(-BOUND, BOUND)
         side = xp.stack([entry * xp.ones_like(count) for entry in context]).clip(-BOUND, BOUND)
         return {"claimants": block.permute(2, 1, 0), "context": side.T, "present": inst.present}
 

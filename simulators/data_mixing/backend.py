@@ -183,10 +183,11 @@ class MixingSimulator(Backend[MixingOutcome, Shares]):
         inst = self.sampled.instance
         lr = self._rates[self.sampled.schedule, self._period].astype(self.dtype)
         before = lr if not self._law.gated else self._last_rate()
+        amounts = units.astype(self.dtype)
         self._state = law.advance(
             self._law,
             self._state,
-            units.astype(self.dtype),
+            amounts,
             inst.effort.astype(self.dtype),
             lr,
             before,
@@ -195,7 +196,7 @@ class MixingSimulator(Backend[MixingOutcome, Shares]):
         _, duration, failure = self._streams
         loading, training = draws.normal_pair(duration, self._period, self.dtype)
         drawn = costs.durations(
-            self.cost, units.astype(self.dtype), self._slowness, self._domains,
+            self.cost, amounts, self._slowness, self._domains,
             loading, training, draws.uniform(failure, self._period)[0],
         )  # fmt: skip
         seconds = costs.twin_seconds if self.engine == "twin" else costs.simpy_seconds
