@@ -187,6 +187,7 @@ def _deploy(folder: Path, a: dict[str, Any]) -> None:
     report = deployment_report(controller, folder, names, made.ledger.to_json())
     memory = controller.agent.memory
     console.print(f"objective {float(memory.objective[0]):.4f}; report: {report}")
+    controller.journal.close()
     made.close()
 
 

@@ -10,6 +10,7 @@ import io
 import json
 import platform
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def load(path: Path, problem: Problem) -> tuple[dict[str, Any], dict[str, Any] |
         CorruptFileError: not an agent file, or damaged.
     """
     path = Path(path)
-    if not path.exists():
+    if not path.is_file():
         raise AllocgymError(f"agent: no file {path}")
     try:
         with zipfile.ZipFile(path) as archive:
@@ -86,7 +87,9 @@ def load(path: Path, problem: Problem) -> tuple[dict[str, Any], dict[str, Any] |
                 raise CorruptFileError(f"{path}: larger than an agent file may be")
             description = json.loads(archive.read("agent.json"))
             raw = archive.read("weights.safetensors") if "weights.safetensors" in names else None
-    except (zipfile.BadZipFile, json.JSONDecodeError, UnicodeDecodeError, EOFError) as error:
+    except AllocgymError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError) as error:
         raise CorruptFileError(f"{path}: not an agent file, or damaged ({error})") from error
     if not isinstance(description, dict) or description.get("schema") != SCHEMA:
         raise CorruptFileError(f"{path}: agent file of schema {SCHEMA} expected")
@@ -96,6 +99,8 @@ def load(path: Path, problem: Problem) -> tuple[dict[str, Any], dict[str, Any] |
         )
     if description.get("encoder") != encoder_hash(problem):
         raise AllocgymError(f"{path}: trained on another encoding of {problem.id!r}; retrain it")
+    if not isinstance(description.get("kind"), str):
+        raise CorruptFileError(f"{path}: names no kind of agent")
     weights = None
     if raw is not None:
         try:

@@ -73,6 +73,11 @@ class Deployment:
                 f"deployment: a back end with one environment expected, "
                 f"given {backend.spec.batch_size}"
             )
+        for one in (agent, incumbent):
+            if one is not None and one.clairvoyant:
+                raise AllocgymError(
+                    f"agent: {one.name!r} looks at the true law; it cannot be deployed"
+                )
         self.backend = backend
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -80,6 +80,7 @@ def deployment_report(
     frame.to_parquet(folder / "decisions.parquet")
     picture, (left, right) = drawing.figure(9.5, 3.4, 2)
     shares = np.array([k.decision.fractions[0, : len(names)] for k in controller.decisions])
+    shares = shares.reshape(-1, len(names))
     drawing.stack(left, shares, names)
     losses = np.array([o.losses[0, : len(names)] for o in controller.outcomes])  # type: ignore[attr-defined]
     for j, name in enumerate(names):

@@ -200,7 +200,8 @@ def train_ppo(
     begun = time.perf_counter()
     horizon = env.backend.spec.horizon
     model = PPO(
-        SetActorCritic, SB3VecEnv(env), n_steps=2 * horizon, batch_size=4096, n_epochs=4,
+        SetActorCritic, SB3VecEnv(env), n_steps=2 * horizon,
+        batch_size=min(4096, 2 * horizon * env.num_envs), n_epochs=4,
         learning_rate=lambda left: 1e-3 * left + 1e-5, gamma=1.0, gae_lambda=0.95,
         policy_kwargs={"skip": skip, "hidden": hidden}, seed=seed, device="cpu",
     )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 from allocgym.agents.core import agent_file
 from allocgym.agents.core.agent import Agent, PolicyAgent
 from allocgym.agents.data_mixing import heuristics as rules
-from allocgym.envs.core.errors import AllocgymError, unknown
+from allocgym.envs.core.errors import AllocgymError, CorruptFileError, unknown
 from allocgym.envs.data_mixing.problem import DataMixing
 
 FIXED: dict[str, Callable[[DataMixing], Agent]] = {
@@ -54,7 +54,11 @@ def make(name: str | Path, problem: DataMixing) -> Agent:
         if description["kind"] == "index":
             from allocgym.agents.data_mixing.index import IndexMixer
 
-            return IndexMixer(problem, description["settings"]["weights"], Path(text).stem)
+            try:
+                weights = description["settings"]["weights"]
+            except (KeyError, TypeError) as error:
+                raise CorruptFileError(f"{text}: an index mixer without its weights") from error
+            return IndexMixer(problem, weights, Path(text).stem)
         if description["kind"] in FIXED:
             return FIXED[description["kind"]](problem)
         raise AllocgymError(f"{text}: unknown kind of agent {description['kind']!r}")

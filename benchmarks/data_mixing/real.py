@@ -221,7 +221,10 @@ def pooled(results: dict[str, dict[str, Any]]) -> list[Figure]:
     return figures
 
 
-def suite(seeds: int, quick: bool, agents: list[str] | None, out: Path | None, check: bool) -> int:
+def suite(
+    seeds: int, quick: bool, agents: list[str] | None, out: Path | None, check: bool,
+    only: list[str] | None = None,
+) -> int:  # fmt: skip
     """Run the suite: train (or take) one agent a scenario, freeze it, run every case."""
     begun = time.time()
     folder = (out or Path(tempfile.gettempdir()) / "allocgym") / "cells"

@@ -179,12 +179,11 @@ class AllocationVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         self, *, seed: int | list[int] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
         """Start every environment anew; ``seed`` is one integer or one per environment."""
-        super().reset(seed=seed if isinstance(seed, int) else None)
+        one = isinstance(seed, (int, np.integer))
+        super().reset(seed=int(seed) if one else None)
         if seed is None:
-            seed = int(self.np_random.integers(2**31))
-        self._seeds = (
-            seed + np.arange(self.num_envs) if isinstance(seed, int) else np.array(seed, np.int64)
-        )
+            seed, one = int(self.np_random.integers(2**31)), True
+        self._seeds = seed + np.arange(self.num_envs) if one else np.array(seed, np.int64)
         self._over[:] = False
         return self._loop.reset(self._seeds), {}
 

@@ -75,7 +75,7 @@ class Journal:
                 break  # what follows the last newline: nothing, or a torn line
             checksum, _, text = line.partition(b" ")
             if checksum != f"{zlib.crc32(text):08x}".encode():
-                if number == len(lines) - 2:
+                if number == len(lines) - 2 and not lines[-1]:
                     break
                 raise CorruptFileError(f"{self.path}: line {number + 1} is damaged")
             entries.append(json.loads(text))

@@ -102,7 +102,8 @@ def durations(
     fails = np.zeros(loading.shape, bool)
     unlucky = chance < model.failure_probability * model.chunks
     if unlucky.any():
-        fails[(chance[unlucky] / model.failure_probability).astype(int), unlucky] = True
+        hit = (chance[unlucky] / model.failure_probability).astype(int)
+        fails[np.minimum(hit, model.chunks - 1), unlucky] = True
     return Durations(
         load=np.exp(model.jitter * loading) * (tokens * drag / model.load_tokens_per_second),
         train=np.exp(model.jitter * training)
