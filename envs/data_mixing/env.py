@@ -40,7 +40,7 @@ class DataMixingEnv(AllocationEnv):
 
     ## Arguments
     - `scenario`: `"scratch"`, `"continual-pretraining"` (default), `"low-resource"`, `"skills"`,
-      `"static-control"`; fields of the scenario can be overridden by keyword.
+      `"static-control"` (in simulation only); fields of the scenario can be overridden by keyword.
     - `backend`: `"simpy"` (default), `"twin"` or `"real"`.
     - `n_max`: rows for domains, 2 to 32 (default 8).
 
