@@ -70,23 +70,36 @@ def recorded_figures(folder: Path, quick: bool) -> list[Figure]:
                    None, detail="needs recorded pilots: run without --quick")
         ]  # fmt: skip
     checks = calibrate.check_held_out(calibrate.recorded_runs(folder, 2, seeds))
+    kinds = {
+        "continual": [n for n in checks if calibrate.is_source(n).any()],
+        "from scratch": [n for n in checks if not calibrate.is_source(n).any()],
+    }
     figures = []
-    for by in ("ratio", "schedule"):
-        pooled = {
-            key: float(np.mean([checks[name][by][key] for name in checks]))
-            for key in ("law", "mean of fitted runs", "end-point law")
-        }
-        naive = max(pooled["mean of fitted runs"], pooled["end-point law"])
-        figures += [
-            Figure(f"own runs, held-out {by}: R2 of the change from start", round(pooled["law"], 4),
-                   ">= 0.7", pooled["law"] >= 0.7,
-                   detail=", ".join(f"{n} {checks[n][by]['law']:.2f}" for n in checks)),
-            Figure(f"own runs, held-out {by}: ahead of the better naive predictor",
-                   round(pooled["law"] - naive, 4), "> 0", pooled["law"] > naive,
-                   detail=f"mean {pooled['mean of fitted runs']:.2f}, "
-                          f"end-point {pooled['end-point law']:.2f}"),
-        ]  # fmt: skip
+    for kind, names in kinds.items():
+        for by in ("ratio", "schedule"):
+            figures += _held_out(f"own runs, {kind}, held-out {by}", checks, names, by)
     return figures
+
+
+def _held_out(
+    title: str, checks: dict[str, dict[str, dict[str, float]]], names: list[str], by: str
+) -> list[Figure]:
+    """R^2 of the change from the start, mean over settings, beside two naive predictors."""
+    mean = {
+        key: float(np.mean([checks[name][by][key] for name in names]))
+        for key in ("law", "mean of fitted runs", "end-point law")
+    }
+    naive = max(mean["mean of fitted runs"], mean["end-point law"])
+    each = ", ".join(f"{n} {checks[n][by]['law']:.2f}" for n in names)
+    beside = (
+        f"mean of runs {mean['mean of fitted runs']:.2f}, end-point {mean['end-point law']:.2f}"
+    )
+    return [
+        Figure(f"{title}: R2 of the change", round(mean["law"], 4), ">= 0.7",
+               mean["law"] >= 0.7, detail=each),
+        Figure(f"{title}: ahead of naive predictors", round(mean["law"] - naive, 4), "> 0",
+               mean["law"] > naive, detail=beside),
+    ]  # fmt: skip
 
 
 def suite(quick: bool, out: Path | None, check: bool) -> int:

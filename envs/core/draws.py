@@ -81,7 +81,7 @@ def normal_pair(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Two independent standard normal draws from each stream (Box-Muller)."""
     bits = _bits(state, index)
-    halves = bits.view(np.uint32).astype(dtype)
+    halves: np.ndarray = bits.view(np.uint32).astype(dtype)
     halves *= dtype(2.0**-32)
     radius, angle = halves[..., ::2].copy(), halves[..., 1::2].copy()
     radius += dtype(2.0**-33)

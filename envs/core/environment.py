@@ -179,11 +179,11 @@ class AllocationVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         self, *, seed: int | list[int] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
         """Start every environment anew; ``seed`` is one integer or one per environment."""
-        one = isinstance(seed, (int, np.integer))
-        super().reset(seed=int(seed) if one else None)
+        one = int(seed) if isinstance(seed, (int, np.integer)) else None
+        super().reset(seed=one)
         if seed is None:
-            seed, one = int(self.np_random.integers(2**31)), True
-        self._seeds = seed + np.arange(self.num_envs) if one else np.array(seed, np.int64)
+            one = int(self.np_random.integers(2**31))
+        self._seeds = np.array(seed, np.int64) if one is None else one + np.arange(self.num_envs)
         self._over[:] = False
         return self._loop.reset(self._seeds), {}
 

@@ -217,8 +217,8 @@ def change_r2(
     """
     real = np.stack([r.losses[-1] - r.losses[0] for r in runs])
     known = np.stack([r.losses[-1] - r.losses[0] for r in fitted_on])
-    curves = predict(traits, source, runs)
-    law = curves[:, -1] - curves[:, 0]
+    # The loss before training is measured, in a test as in a deployment.
+    law = predict(traits, source, runs)[:, -1] - np.stack([r.losses[0] for r in runs])
     x = np.log(np.stack([r.shares.mean(0) for r in fitted_on]) + 0.01)
     z = np.log(np.stack([r.shares.mean(0) for r in runs]) + 0.01)
     static = np.empty_like(real)
