@@ -19,7 +19,7 @@ from allocgym.envs.core import drawing
 from allocgym.envs.core.registry import make_backend, make_problem
 
 SCENARIO = "continual-pretraining"
-RIVALS = ("uniform", "natural", "replay-10%", "replay-25%", "replay-50%")
+RIVALS = ("uniform", "weights", "replay-10%", "replay-25%", "replay-50%")
 NOTE = "n = {n}: a demonstration, not evidence."
 
 

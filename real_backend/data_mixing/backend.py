@@ -15,6 +15,7 @@ from allocgym.envs.core.contracts import Backend, Shares, Spec
 from allocgym.envs.core.errors import AllocgymError, unknown
 from allocgym.envs.data_mixing.problem import DataMixing
 from allocgym.envs.data_mixing.records import MixingInstance, MixingOutcome
+from allocgym.envs.data_mixing.schedules import step_rates
 from allocgym.real_backend.core import checkpoints
 from allocgym.real_backend.core import device as devices
 from allocgym.real_backend.data_mixing import corpora, settings
@@ -91,9 +92,7 @@ class RealMixing(Backend[MixingOutcome, Shares]):
             texts, config, self._device, self.setting.unique,
             self.setting.valid_windows, self.setting.test_windows,
         )  # fmt: skip
-        self._rates = settings.step_rates(
-            self.setting.schedule, self.setting.steps, self.setting.warmup
-        )
+        self._rates = step_rates(self.setting.schedule, self.setting.steps, self.setting.warmup)
         self._seed = 0
         details = {
             "setting": dataclasses.asdict(self.setting),

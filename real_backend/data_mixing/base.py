@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from allocgym.envs.core.errors import CorruptFileError
+from allocgym.envs.data_mixing.schedules import step_rates
 from allocgym.real_backend.core import checkpoints
 from allocgym.real_backend.data_mixing.model import REVISION
-from allocgym.real_backend.data_mixing.settings import Setting, step_rates
+from allocgym.real_backend.data_mixing.settings import Setting
 from allocgym.real_backend.data_mixing.training import BATCH, Trainer
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import json
 import math
@@ -13,12 +12,10 @@ from typing import Any
 import numpy as np
 
 from allocgym.envs.core.errors import AllocgymError, unknown
+from allocgym.envs.data_mixing.schedules import SCHEDULES
 from allocgym.real_backend.data_mixing.corpora import name_of
 from allocgym.real_backend.data_mixing.model import PRESETS
 from allocgym.real_backend.data_mixing.training import BATCH
-
-SCHEDULES = ("constant", "cosine", "wsd")
-FINAL_RATE = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,23 +175,6 @@ def _normalised(values: Mapping[str, float], names: tuple[str, ...]) -> np.ndarr
     return raw / raw.sum()
 
 
-@functools.cache
-def step_rates(schedule: str, steps: int, warmup: float = 0.05) -> np.ndarray:
-    """Learning rate of each step as a fraction of the peak: ``(steps,)`` float64 in (0, 1]."""
-    x = (np.arange(steps) + 0.5) / steps
-    after = np.clip((x - warmup) / (1 - warmup), 0, 1)
-    shape = {
-        "constant": np.ones(steps),
-        "cosine": FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + np.cos(np.pi * after)),
-        "wsd": 1 - (1 - FINAL_RATE) * np.clip((after - 0.8) / 0.2, 0, 1),
-    }[schedule]
-    rates: np.ndarray = shape * (np.minimum(1.0, x / warmup) if warmup > 0 else 1.0)
-    rates.flags.writeable = False
-    return rates
-
-
-# Chains of three, and five times the steps: this model learns depth 1 of a chain of five only after
-# some 500 steps, and nothing deeper within 1,000.
 _LEGO = tuple(f"lego3-{k}" for k in range(1, 4))
 _PATH = tuple(
     tuple(1.0 if i == j else 0.5 if j == i + 1 else 0.0 for j in range(3)) for i in range(3)

@@ -15,9 +15,9 @@ from allocgym.envs.core.contracts import Backend, Shares, Spec
 from allocgym.envs.core.errors import AllocgymError, unknown
 from allocgym.envs.data_mixing.problem import DataMixing
 from allocgym.envs.data_mixing.records import MixingOutcome
+from allocgym.envs.data_mixing.schedules import period_rates
 from allocgym.simulators.data_mixing import costs, law, scenarios
 from allocgym.simulators.data_mixing.law import Law, State
-from allocgym.simulators.data_mixing.schedules import period_rates
 
 ENGINES = ("simpy", "twin")
 

@@ -15,9 +15,9 @@ from allocgym.envs.core import draws
 from allocgym.envs.core.arrays import total
 from allocgym.envs.core.errors import AllocgymError, unknown
 from allocgym.envs.data_mixing.records import MixingInstance
+from allocgym.envs.data_mixing.schedules import SCHEDULES
 from allocgym.simulators.data_mixing import families
 from allocgym.simulators.data_mixing.law import Law
-from allocgym.simulators.data_mixing.schedules import SCHEDULES
 
 OBJECTIVES = ("mean", "worst", "target", "preference")
 UNLIMITED = 10**9

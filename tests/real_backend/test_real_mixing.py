@@ -13,6 +13,7 @@ import torch
 
 from allocgym.envs.core.contracts import Shares
 from allocgym.envs.core.errors import AllocgymError, CorruptFileError, OutOfBudgetError
+from allocgym.envs.data_mixing import schedules
 from allocgym.envs.data_mixing.problem import DataMixing
 from allocgym.real_backend.core import checkpoints
 from allocgym.real_backend.data_mixing import settings
@@ -275,7 +276,7 @@ def test_scenarios_are_what_they_say():
     assert scarce.limits().tolist() == [1024, 3200, 3200, 512]
     assert settings.make("skills").graph[0][1] == 0.5
     for schedule in settings.SCHEDULES:
-        rates = settings.step_rates(schedule, 200)
+        rates = schedules.step_rates(schedule, 200)
         assert rates.max() <= 1 and rates.min() > 0 and rates[0] < 0.2
 
 
