@@ -135,7 +135,7 @@ def write_report(
     right.axvline(0, color="0.7", lw=1)
     right.set_yticks(range(len(order)), order)
     right.set(xlabel="objective minus uniform (0.001 bits per byte)")
-    right.set_title(f"final held-out objective, {seeds} paired seeds (left is better)")
+    right.set_title(f"held-out objective, {seeds} seeds (left is better)")
     (out / "report.png").write_bytes(drawing.png(picture))
     note = NOTE.format(n=seeds) if seeds < 10 else f"n = {seeds} paired seeds."
     parts = [
