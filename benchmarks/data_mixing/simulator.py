@@ -16,6 +16,7 @@ from allocgym.benchmarks.core.compare import as_dict, holm, normalised_gain, pai
 from allocgym.benchmarks.core.suite import Figure, console, finish, show
 from allocgym.benchmarks.data_mixing.training import train_agent
 from allocgym.envs.core.registry import make_backend, make_problem
+from allocgym.envs.data_mixing.problem import objective
 from allocgym.simulators.data_mixing.scenarios import SCENARIOS
 
 ORACLES = ("oracle-static", "oracle-schedule")
@@ -50,8 +51,6 @@ def static_sweep(scenario: str, seeds: int, overrides: dict[str, Any]) -> Agent:
     for name in CANDIDATES:
         agent = run(name, scenario, seeds, small)
         memory: Any = agent.memory
-        from allocgym.envs.data_mixing.problem import objective
-
         value, excess = objective(np.exp(memory.last.T), np.exp(memory.start.T), memory.instance)
         measured.append(value + memory.instance.penalty * excess)
         splits.append(agent.shares())  # type: ignore[attr-defined]

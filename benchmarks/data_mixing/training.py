@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.progress import Progress
 
@@ -66,7 +65,6 @@ def train_agent(
             settings = {"weights": mixer.weights.tolist()}
             agent_file.save(out, problem, "index", settings, None, {**information, **note})
             return information
-        torch.set_num_threads(max(1, torch.get_num_threads()))
         if trainer == "ppo":
             from allocgym.agents.core.sb3 import train_ppo
 

@@ -205,10 +205,7 @@ class DataMixing(Problem[MixingOutcome, MixingMemory, Shares]):
         """Tilt the prior, give every domain its floor first, round to whole units within limits."""
         inst = memory.instance
         array = self.check_action(action, len(inst.budget))
-        # The tilt needs no more precision than the action has; the split of units does.
-        weights = np.exp(np.multiply(columns(array), self.kappa, dtype=array.dtype))
-        tilted = columns(inst.prior) * weights
-        tilted /= total(tilted)
+        tilted = budget.anchored_shares(columns(array), columns(inst.prior), self.kappa)
         low, high = self._bounds(memory)
         amounts = low + tilted * (inst.budget - total(low))
         if (amounts > high).any():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -254,10 +253,6 @@ class MixingSimulator(Backend[MixingOutcome, Shares]):
             setattr(self, f"_{name}", state[name].copy())
         self._outcome = state["outcome"]
         self.ledger.load(state["ledger"])
-
-    def checkpoint(self, path: Path) -> None:
-        """A simulator is rebuilt from its seed and decisions; it writes no files."""
-        super().checkpoint(path)
 
 
 def simpy_backend(problem: DataMixing, **arguments: Any) -> MixingSimulator:
