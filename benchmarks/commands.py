@@ -11,6 +11,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from allocgym.benchmarks.core.front import front, fronts
+from allocgym.benchmarks.core.main import run as run_suite
 from allocgym.envs.core import registry
 from allocgym.envs.core.errors import AllocgymError, unknown
 
@@ -21,7 +23,7 @@ app = typer.Typer(
 console = Console()
 
 Problem = Annotated[str, typer.Argument(help="Problem, such as data-mixing.")]
-Scenario = Annotated[str, typer.Option(help="Scenario; `allocgym list` shows them.")]
+Scenario = Annotated[str | None, typer.Option(help="Scenario; `allocgym list` shows them.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed.")]
 Override = Annotated[
     list[str] | None, typer.Option("--set", help="key=value of the back end, value as JSON.")
@@ -41,62 +43,63 @@ def _overrides(pairs: list[str] | None) -> dict[str, Any]:
     return out
 
 
-def _mixing_only(problem: str) -> None:
-    registry.make_problem(problem)
-    if problem != "data-mixing":
-        raise unknown("problem", problem, ["data-mixing"])
-
-
 @app.command("list")
 def list_() -> None:
     """List problems, scenarios, back ends and agents."""
-    from allocgym.agents.data_mixing import catalogue
-    from allocgym.simulators.data_mixing.scenarios import SCENARIOS
-
-    table = Table("problem", "gymnasium id", "scenarios", "back ends", "agents")
-    table.add_row(
-        "data-mixing", "allocgym:allocgym/DataMixing-v0", "\n".join(SCENARIOS),
-        "\n".join(registry.backends("data-mixing")),
-        "\n".join([*catalogue.names(), "or an agent file (.zip)"]),
-    )  # fmt: skip
-    console.print(table)
+    for name in fronts():
+        desk = front(name)
+        table = Table.grid(padding=(0, 2))
+        for label, entries in (
+            ("gymnasium id", [f"allocgym:{i}" for i in desk.env_ids]),
+            ("scenarios", desk.scenarios()),
+            ("back ends", registry.backends(name)),
+            ("agents", [*desk.agents(), "or an agent file (.zip)"]),
+            ("trainers", desk.trainers),
+            ("suites", desk.suites),
+        ):
+            table.add_row(f"  {label}", ", ".join(entries))
+        console.print(f"[bold]{name}[/bold]")
+        console.print(table)
 
 
 @app.command()
 def train(
     problem: Problem,
-    scenario: Scenario = "continual-pretraining",
+    scenario: Scenario = None,
     out: Annotated[Path, typer.Option(help="Agent file to write.")] = Path("agent.zip"),
-    trainer: Annotated[str, typer.Option(help="gradient, ppo or cma.")] = "gradient",
-    iterations: Annotated[int, typer.Option(min=1, help="Iterations of the trainer.")] = 300,
+    trainer: Annotated[
+        str | None, typer.Option(help="`allocgym list` shows them (default: the first).")
+    ] = None,
+    iterations: Annotated[
+        int | None, typer.Option(min=1, help="Iterations of the trainer (default: its own).")
+    ] = None,
     seed: Seed = 0,
     override: Override = None,
 ) -> None:
     """Train an agent in the simulator and write an agent file."""
-    from allocgym.benchmarks.data_mixing.training import train_agent
-
-    _mixing_only(problem)
-    information = train_agent(
-        out, scenario, trainer, iterations, seed, overrides=_overrides(override)
-    )
+    desk = front(problem)
+    chosen = trainer or next(iter(desk.trainers))
+    if chosen not in desk.trainers:
+        raise unknown("trainer", chosen, desk.trainers)
+    information = desk.train(
+        out, scenario or desk.scenario, chosen, iterations or desk.trainers[chosen], seed,
+        _overrides(override),
+    )  # fmt: skip
     console.print(f"wrote {out} ({information['trainer']}, {information['seconds']} s)")
 
 
 @app.command()
 def evaluate(
     problem: Problem,
-    scenario: Scenario = "continual-pretraining",
+    scenario: Scenario = None,
     agents: Annotated[str, typer.Option(help="Comma-separated names or agent files.")] = "uniform",
     seeds: Annotated[int, typer.Option(min=2, help="Paired seeds.")] = 100,
     override: Override = None,
 ) -> None:
     """Compare agents in the simulator on paired seeds, next to uniform and the oracles."""
-    from allocgym.benchmarks.data_mixing.simulator import compare_agents, show_comparison
-
-    _mixing_only(problem)
-    asked = ["uniform", *[a.strip() for a in agents.split(",")], "oracle-static", "oracle-schedule"]
-    chosen = list(dict.fromkeys(asked))
-    show_comparison(scenario, compare_agents(scenario, chosen, seeds, _overrides(override)))
+    desk = front(problem)
+    asked = [a.strip() for a in agents.split(",")]
+    desk.evaluate(scenario or desk.scenario, asked, seeds, _overrides(override))
 
 
 @app.command()
@@ -104,10 +107,12 @@ def deploy(
     problem: Problem,
     agent: Annotated[str, typer.Option(help="Name or agent file.")] = "uniform",
     backend: Annotated[str, typer.Option(help="Back end to spend on.")] = "real",
-    scenario: Scenario = "continual-pretraining",
+    scenario: Scenario = None,
     folder: Annotated[Path | None, typer.Option(help="Run folder (default runs/<time>).")] = None,
     seed: Seed = 0,
-    fallback: Annotated[str, typer.Option(help="Agent that takes over on NaN.")] = "uniform",
+    fallback: Annotated[
+        str | None, typer.Option(help="Agent that takes over where the other fails.")
+    ] = None,
     max_change: Annotated[float | None, typer.Option(help="Largest change of a share.")] = None,
     max_seconds: Annotated[float | None, typer.Option(help="Stop after charged seconds.")] = None,
     max_cost: Annotated[float | None, typer.Option(help="Stop after budget units.")] = None,
@@ -117,17 +122,18 @@ def deploy(
     override: Override = None,
 ) -> None:
     """Run an agent on a back end: journalled, guarded, resumable."""
+    desk = front(problem)
     folder = folder or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
     arguments = {
-        "problem": problem, "agent": agent, "backend": backend, "scenario": scenario, "seed": seed,
-        "fallback": fallback, "max_change": max_change, "max_seconds": max_seconds,
+        "problem": problem, "agent": agent, "backend": backend,
+        "scenario": scenario or desk.scenario, "seed": seed, "fallback": fallback or desk.fallback,
+        "max_change": max_change, "max_seconds": max_seconds,
         "max_cost": max_cost, "shadow": shadow, "overrides": _overrides(override),
     }  # fmt: skip
     if (folder / "journal.jsonl").exists():
         raise AllocgymError(f"{folder}: holds a run already; `allocgym resume {folder}`")
     from allocgym.agents.core.deployment import describe_run
 
-    _mixing_only(problem)
     _check_agent(arguments)
     folder.mkdir(parents=True, exist_ok=True)
     describe_run(folder, arguments)
@@ -143,43 +149,36 @@ def resume(folder: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
 
 
 def _check_agent(arguments: dict[str, Any]) -> None:
-    from allocgym.agents.data_mixing import catalogue
-
+    desk = front(arguments["problem"])
     problem: Any = registry.make_problem(arguments["problem"])
     for name in (arguments["agent"], arguments["fallback"], arguments["shadow"]):
         if name is not None:
-            catalogue.make(name, problem)
+            desk.make_agent(name, problem)
 
 
 def _deploy(folder: Path, a: dict[str, Any]) -> None:
     from allocgym.agents.core.deployment import Deployment
     from allocgym.agents.core.guards import Guards
     from allocgym.agents.core.report import deployment_report
-    from allocgym.agents.data_mixing import catalogue
 
+    desk = front(a["problem"])
     problem: Any = registry.make_problem(a["problem"])
     made = registry.make_backend(problem, a["backend"], scenario=a["scenario"], **a["overrides"])
     guards = Guards(
-        fallback=catalogue.make(a["fallback"], problem), max_change=a["max_change"],
+        fallback=desk.make_agent(a["fallback"], problem), max_change=a["max_change"],
         max_seconds=a["max_seconds"], max_cost=a["max_cost"],
     )  # fmt: skip
-    incumbent = catalogue.make(a["shadow"], problem) if a["shadow"] else None
+    incumbent = desk.make_agent(a["shadow"], problem) if a["shadow"] else None
     names = made.spec.claimants
 
     def progress(period: int, horizon: int, keyed: Any, outcome: Any) -> None:
-        present = outcome.ready[0]
-        mixture = "  ".join(
-            f"{n} {100 * s:.0f}%"
-            for n, s, there in zip(names, keyed.decision.fractions[0], present, strict=False)
-            if there
-        )
-        losses = " ".join(f"{v:.3f}" for v in outcome.losses[0][present])
-        console.print(f"period {period}/{horizon}  {mixture}  losses {losses}", highlight=False)
+        text = desk.status(made.spec, keyed, outcome)
+        console.print(f"period {period}/{horizon}  {text}", highlight=False)
         for note in keyed.interventions:
             console.print(f"  guard: {note}")
 
     live = Deployment(
-        made, catalogue.make(a["agent"], problem), folder, a["seed"], guards, incumbent, progress
+        made, desk.make_agent(a["agent"], problem), folder, a["seed"], guards, incumbent, progress
     )
     controller = live.run()
     if live.stopped:
@@ -201,10 +200,7 @@ def calibrate(
     seeds: Annotated[int, typer.Option(min=1, help="Seeds per pilot.")] = 3,
 ) -> None:
     """Record pilot runs of the real back end and fit the simulator's law to them."""
-    from allocgym.benchmarks.data_mixing.calibrate import calibrate as run
-
-    _mixing_only(problem)
-    run(out, processes, seeds)
+    front(problem).calibrate(out, processes, seeds)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -214,10 +210,8 @@ def bench(
     suite: Annotated[str, typer.Option(help="Suite of the problem.")] = "simulator",
 ) -> None:
     """Run a benchmark suite (further options go to the suite)."""
-    from allocgym.benchmarks.data_mixing.__main__ import run
-
-    _mixing_only(problem)
-    raise typer.Exit(run(["--suite", suite, *context.args]))
+    desk = front(problem)
+    raise typer.Exit(run_suite(desk.package, desk.suites, ["--suite", suite, *context.args]))
 
 
 @app.command()

@@ -59,15 +59,34 @@ def decisions_table(controller: Controller, names: Sequence[str]) -> Any:
         if isinstance(keyed.decision, Shares):
             for j, name in enumerate(names):
                 row[f"units {name}"] = int(keyed.decision.units[0, j])
-        losses = getattr(outcome, "losses", None)
-        if losses is not None:
+        for field in controller.agent.problem.traces:
             for j, name in enumerate(names):
-                row[f"loss {name}"] = float(losses[0, j])
+                row[f"{field} {name}"] = float(getattr(outcome, field)[0, j])
         row["spent"] = int(outcome.spent[0])
         row["seconds"] = float(outcome.seconds[0])
         row["interventions"] = "; ".join(keyed.interventions)
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _picture(controller: Controller, names: Sequence[str]) -> Any:
+    """Draw the shares, where shares are what is decided, and every trace of the problem."""
+    split = [k.decision.fractions for k in controller.decisions]
+    shown = bool(split) and split[0] is not None
+    traces = controller.agent.problem.traces
+    panels = max(shown + len(traces), 1)
+    picture, axes = drawing.figure(4.75 * panels, 3.4, panels)
+    if shown:
+        drawing.stack(axes[0], np.array([f[0, : len(names)] for f in split]), list(names))
+        if not traces:
+            axes[0].legend(fontsize=8)
+    for axis, (field, label) in zip(axes[shown:], traces.items(), strict=False):
+        values = np.array([getattr(o, field)[0, : len(names)] for o in controller.outcomes])
+        for j, name in enumerate(names):
+            axis.plot(np.arange(len(values)), values[:, j], marker=".", label=name)
+        axis.set(xlabel="period", ylabel=label)
+        axis.legend(fontsize=8)
+    return picture
 
 
 def deployment_report(
@@ -78,19 +97,11 @@ def deployment_report(
     names = [n for n, there in zip(claimants, first.ready[0], strict=False) if there]
     frame = decisions_table(controller, names)
     frame.to_parquet(folder / "decisions.parquet")
-    picture, (left, right) = drawing.figure(9.5, 3.4, 2)
-    shares = np.array([k.decision.fractions[0, : len(names)] for k in controller.decisions])
-    shares = shares.reshape(-1, len(names))
-    drawing.stack(left, shares, names)
-    losses = np.array([o.losses[0, : len(names)] for o in controller.outcomes])  # type: ignore[attr-defined]
-    for j, name in enumerate(names):
-        right.plot(np.arange(len(losses)), losses[:, j], marker=".", label=name)
-    right.set(xlabel="period", ylabel="validation loss (bits per byte)")
-    right.legend(fontsize=8)
+    picture = _picture(controller, names)
     events = [(k.period, note) for k in controller.decisions for note in k.interventions]
     accounts = [(name, *values) for name, values in ledger.items() if isinstance(values, list)]
     parts = [
-        "<h2>Allocation and losses</h2>", image(picture),
+        "<h2>Allocation and outcome</h2>", image(picture),
         "<h2>Ledger (budget units)</h2>", table(["account", "units"], accounts),
         "<h2>Guard events</h2>",
         table(["period", "event"], events) if events else "<p>None.</p>",

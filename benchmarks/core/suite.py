@@ -18,6 +18,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from allocgym.agents.core.deployment import versions
+from allocgym.benchmarks.core.main import Options
 from allocgym.envs.core.journal import write_json
 
 console = Console(width=None if sys.stdout.isatty() else 160)
@@ -59,11 +60,10 @@ def finish(
     figures: list[Figure],
     results: Any,
     begun: float,
-    out: Path | None,
-    check: bool,
-    underpowered: bool = False,
+    options: Options,
 ) -> int:
     """Print the figures and the RESULT line, keep the JSON, return the exit code."""
+    underpowered = options.underpowered
     rows = []
     for f in figures:
         word = {True: "met", False: "MISSED", None: "not measured"}[f.met]
@@ -78,15 +78,16 @@ def finish(
         "underpowered": underpowered,
         "figures": [dataclasses.asdict(f) for f in figures], "results": results,
     }  # fmt: skip
-    if out is not None:
-        write_json(out / f"{suite}.json", payload)
-        console.print(f"written to {out / f'{suite}.json'}")
+    if options.out is not None:
+        file = options.out / f"{suite}.json"
+        write_json(file, payload)
+        console.print(f"written to {file}")
     missed = [f.name for f in figures if f.kind == "must" and f.met is False]
     brief = {k: payload[k] for k in ("suite", "seconds", "underpowered")}
     brief["figures"] = {f.name: f.value for f in figures}
     brief["missed"] = missed
     print("RESULT " + json.dumps(brief, default=str))
-    if check and missed:
+    if options.check and missed:
         print("musts missed: " + "; ".join(missed), file=sys.stderr)
         return 1
     return 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ def _row(cells: list[Any]) -> str:
     return "| " + " | ".join(str(c) for c in cells) + " |\n"
 
 
-def figures(data: dict[str, Any]) -> str:
+def figures(data: dict[str, Any], package: str) -> str:
     """The figures of a suite as a Markdown table, with how and when they were measured."""
     text = _row(["figure", "measured", "asked", "kind", "", "detail"]) + _row(["---"] * 6)
     words = {True: "met", False: "**missed**", None: "-"}
@@ -29,8 +30,8 @@ def figures(data: dict[str, Any]) -> str:
         value = "n/a" if f["value"] is None else f["value"]
         text += _row([f["name"], value, f["target"], f["kind"], word, f["detail"]])
     power = " Underpowered: fewer seeds than the suite states." if data["underpowered"] else ""
-    command = " ".join(data["argv"])
-    text += f"\n`python -m allocgym.benchmarks.data_mixing {command}`: {data['seconds']:.0f} s on "
+    command = shlex.join(data["argv"])
+    text += f"\n`python -m allocgym.benchmarks.{package} {command}`: {data['seconds']:.0f} s on "
     return text + f"{data['machine']['cores']} cores.{power}\n"
 
 
@@ -62,7 +63,8 @@ def render(page: Path, results: Path) -> None:
         if not file.exists():
             return f"{match[1]}Not measured yet.\n{match[3]}"
         data = json.loads(file.read_text())
-        return f"{match[1]}{figures(data)}{objectives(data)}{match[3]}"
+        package = match[2].split("/")[0]
+        return f"{match[1]}{figures(data, package)}{objectives(data)}{match[3]}"
 
     page.write_text(MARK.sub(fill, page.read_text()))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from allocgym.benchmarks.core.main import Options
 from allocgym.benchmarks.core.suite import Figure, console, finish
 from allocgym.benchmarks.data_mixing import calibrate
 from allocgym.simulators.core import public_data
@@ -102,9 +103,9 @@ def _held_out(
     ]  # fmt: skip
 
 
-def suite(quick: bool, out: Path | None, check: bool) -> int:
+def suite(options: Options) -> int:
     """Run the suite."""
     begun = time.time()
-    folder = (out or Path("runs")) / "calibration"
-    figures = published_figures() + regmix_figures() + recorded_figures(folder, quick)
-    return finish("fidelity", figures, {}, begun, out, check)
+    folder = (options.out or Path("runs")) / "calibration"
+    figures = published_figures() + regmix_figures() + recorded_figures(folder, options.quick)
+    return finish("fidelity", figures, {}, begun, options)

@@ -14,6 +14,7 @@ from scipy.stats import spearmanr
 from allocgym.agents.core.agent import rollout
 from allocgym.agents.data_mixing import catalogue
 from allocgym.benchmarks.core.compare import as_dict, normalised_gain, paired
+from allocgym.benchmarks.core.main import Options
 from allocgym.benchmarks.core.suite import Figure, console, finish, run_cells, show
 from allocgym.benchmarks.data_mixing.cells import describe, run_cell
 from allocgym.benchmarks.data_mixing.training import train_agent
@@ -221,20 +222,18 @@ def pooled(results: dict[str, dict[str, Any]]) -> list[Figure]:
     return figures
 
 
-def suite(
-    seeds: int, quick: bool, agents: list[str] | None, out: Path | None, check: bool,
-    only: list[str] | None = None,
-) -> int:  # fmt: skip
+def suite(options: Options) -> int:
     """Run the suite: train (or take) one agent a scenario, freeze it, run every case."""
     begun = time.time()
-    folder = (out or Path(tempfile.gettempdir()) / "allocgym") / "cells"
-    rivals = tuple(agents or FIXED)
+    seeds = options.seeds
+    folder = (options.out or Path(tempfile.gettempdir()) / "allocgym") / "cells"
+    rivals = tuple(options.agents or FIXED)
     figures: list[Figure] = []
     results: dict[str, Any] = {}
     kept: dict[str, Any] = {}
     trained: dict[str, Any] = {}
-    for case in CASES[:1] if quick else CASES:
-        if only and case.name not in only:
+    for case in CASES[:1] if options.quick else CASES:
+        if options.cases and case.name not in options.cases:
             continue
         if case.needs and not public_data.available(case.needs):
             console.print(f"{case.name}: skipped, needs {case.needs} in {public_data.VARIABLE}")
@@ -250,4 +249,4 @@ def suite(
             kept[case.name] = result
     figures += pooled(kept)
     results["training"] = trained
-    return finish("real", figures, results, begun, out, check, underpowered=seeds < 10)
+    return finish("real", figures, results, begun, options)

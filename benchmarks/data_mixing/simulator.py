@@ -13,6 +13,7 @@ from allocgym.agents.core.agent import Agent, rollout
 from allocgym.agents.data_mixing import catalogue
 from allocgym.agents.data_mixing.heuristics import Static
 from allocgym.benchmarks.core.compare import as_dict, holm, normalised_gain, paired
+from allocgym.benchmarks.core.main import Options
 from allocgym.benchmarks.core.suite import Figure, console, finish, show
 from allocgym.benchmarks.data_mixing.training import train_agent
 from allocgym.envs.core.registry import make_backend, make_problem
@@ -87,14 +88,15 @@ def show_comparison(scenario: str, scores: dict[str, np.ndarray]) -> None:
     show(f"{scenario} ({len(uniform)} paired seeds)", columns, rows)
 
 
-def suite(seeds: int, quick: bool, agents: list[str] | None, out: Path | None, check: bool) -> int:
+def suite(options: Options) -> int:
     """Run the suite."""
     begun = time.time()
+    seeds, quick = options.seeds, options.quick
     figures: list[Figure] = []
     results: dict[str, Any] = {}
-    fixed = agents or list(catalogue.FIXED)
+    fixed = options.agents or list(catalogue.FIXED)
     with tempfile.TemporaryDirectory() as folder:
-        for scenario in SCENARIOS:
+        for scenario in options.cases or SCENARIOS:
             learned = {}
             plan = {"gradient": 60 if quick else 300}
             if not quick:
@@ -115,7 +117,7 @@ def suite(seeds: int, quick: bool, agents: list[str] | None, out: Path | None, c
             show_comparison(scenario, scores)
             results[scenario] = summarise(scores, {k: v[1] for k, v in learned.items()})
             figures += judge(scenario, scores)
-    return finish("simulator", figures, results, begun, out, check, underpowered=seeds < 100)
+    return finish("simulator", figures, results, begun, options)
 
 
 def summarise(scores: dict[str, np.ndarray], trained: dict[str, Any]) -> dict[str, Any]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
+from allocgym.benchmarks.core.main import Options
 from allocgym.benchmarks.core.suite import Figure, finish, show
 
 ID = "allocgym:allocgym/DataMixing-v0"
@@ -77,9 +77,10 @@ def ppo_rate(flatten: bool, steps: int) -> float:
     return 64 * 1024 * int(np.ceil(steps / 65536)) / (time.process_time() - begun)
 
 
-def suite(quick: bool, out: Path | None, check: bool) -> int:
+def suite(options: Options) -> int:
     """Run the suite."""
     begun = time.time()
+    quick = options.quick
     seconds = 2.0 if quick else 8.0
     twin: Any = gym.make_vec(ID, num_envs=1024, dtype="float32", **SETTING)
     fast = vector_rate(twin, seconds)
@@ -112,7 +113,7 @@ def suite(quick: bool, out: Path | None, check: bool) -> int:
         Figure("PPO frames/s, set policy", round(sets), "reported", True, "aim"),
         *overhead(quick),
     ]
-    return finish("speed", figures, {"float64": double, "scalar twin": scalar}, begun, out, check)
+    return finish("speed", figures, {"float64": double, "scalar twin": scalar}, begun, options)
 
 
 def overhead(quick: bool) -> list[Figure]:

@@ -106,6 +106,11 @@ def nested(kind: type[Record]) -> Any:
 class Decision(Record):
     """What an agent decides for one period. Subclassed per problem."""
 
+    @property
+    def fractions(self) -> np.ndarray | None:
+        """``(batch, n)`` shares of the period's budget, or None where that is not what is decided."""
+        return None
+
 
 @dataclasses.dataclass(eq=False)
 class Shares(Decision):
@@ -182,11 +187,22 @@ class Spec:
 
 
 class Problem(ABC, Generic[O, M, D]):
-    """What is being decided. Pure functions over arrays with a leading batch axis."""
+    """What is being decided. Pure functions over arrays with a leading batch axis.
+
+    Attributes:
+        id: lower case with hyphens, such as ``"data-mixing"``.
+        outcome_type, decision_type: records of this problem.
+        traces: fields of the outcome, ``(batch, n)`` each, that a report draws over time, with the
+            label of their axis (name and unit).
+        n_max: rows of claimants.
+
+    A memory has a field ``objective``, ``(batch,)``: the score so far, in the problem's unit.
+    """
 
     id: ClassVar[str]
     outcome_type: ClassVar[type[Outcome]]
     decision_type: ClassVar[type[Decision]]
+    traces: ClassVar[Mapping[str, str]] = {}
     n_max: int
     observation_space: spaces.Space
     action_space: spaces.Space

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from allocgym.envs.core.contracts import Backend, Decision, Outcome, Problem, Record, Shares
+from allocgym.envs.core.contracts import Backend, Decision, Outcome, Problem, Record
 from allocgym.envs.core.errors import AllocgymError, unknown
 
 Observation = dict[str, np.ndarray]
@@ -100,7 +100,7 @@ class AllocationEnv(gym.Env[Observation, np.ndarray]):
         observation, terms, outcome = self._loop.spend(decision)
         reward = float(sum(term[0] for term in terms.values()))
         self.returns.append(reward)
-        if isinstance(decision, Shares):
+        if decision.fractions is not None:
             self.history.append(decision.fractions[0])
         info = {
             "spent": int(outcome.spent[0]),

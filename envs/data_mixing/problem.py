@@ -68,6 +68,7 @@ class DataMixing(Problem[MixingOutcome, MixingMemory, Shares]):
     id: ClassVar[str] = "data-mixing"
     outcome_type = MixingOutcome
     decision_type = Shares
+    traces: ClassVar[dict[str, str]] = {"losses": "validation loss (bits per byte)"}
     features: ClassVar[tuple[str, ...]] = ROW_FEATURES + CONTEXT_FEATURES
 
     def __init__(self, n_max: int = 8, kappa: float = budget.KAPPA) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from allocgym.benchmarks.core import compare, suite, tables
+from allocgym.benchmarks.core.main import Options
 from allocgym.benchmarks.core.suite import Figure
 
 
@@ -54,8 +55,9 @@ def test_cells_are_run_once(tmp_path):
 
 @pytest.mark.parametrize(("check", "code"), [(True, 1), (False, 0)])
 def test_a_missed_must_is_named(capsys, tmp_path, check, code):
+    options = Options(seeds=1, out=tmp_path, check=check)
     figures = [Figure("a", 1.0, "> 2", False), Figure("b", 1.0, "> 2", False, "aim")]
-    assert suite.finish("demo", figures, {}, 0.0, tmp_path, check) == code
+    assert suite.finish("demo", figures, {}, 0.0, options) == code
     out = capsys.readouterr()
     last = out.out.strip().splitlines()[-1]
     assert last.startswith("RESULT ")
@@ -66,7 +68,7 @@ def test_a_missed_must_is_named(capsys, tmp_path, check, code):
 def test_pages_are_rendered_from_results(tmp_path):
     results = tmp_path / "results" / "p"
     results.mkdir(parents=True)
-    suite.finish("s", [Figure("speed", 3, ">= 2", True)], {}, 0.0, results, False)
+    suite.finish("s", [Figure("speed", 3, ">= 2", True)], {}, 0.0, Options(1, out=results))
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- results:p/s -->\nold\n<!-- end -->\nafter\n")
     tables.render(page, tmp_path / "results")

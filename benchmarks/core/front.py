@@ -1,0 +1,99 @@
+"""What the command line knows of a problem: one `Front` each, looked up by the problem's id."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from allocgym.agents.core.agent import Agent
+from allocgym.benchmarks.core.main import Suite
+from allocgym.envs.core.contracts import Outcome, Problem, Spec
+from allocgym.envs.core.errors import AllocgymError, unknown
+from allocgym.envs.core.registry import load
+
+_fronts: dict[str, str] = {}
+
+
+def register_front(problem: str, target: str) -> None:
+    """Name the ``"package.module:object"`` that answers the command line for a problem."""
+    _fronts[problem] = target
+
+
+def fronts() -> list[str]:
+    """List the problems the command line knows."""
+    return sorted(_fronts)
+
+
+def front(problem: str) -> Front:
+    """Return a problem's front.
+
+    Raises:
+        AllocgymError: no problem of that name.
+    """
+    if problem not in _fronts:
+        raise unknown("problem", problem, _fronts)
+    found: Front = load(_fronts[problem])
+    return found
+
+
+class Front(ABC):
+    """A problem's answers to the command line. Methods import what they need when called.
+
+    Attributes:
+        problem: id, such as ``"data-mixing"``.
+        package: name of the benchmark package, such as ``"data_mixing"``.
+        env_ids: Gymnasium ids.
+        scenario: the default one.
+        fallback: agent that takes over where another fails.
+        trainers: name of each trainer and its default number of iterations; the first is the
+            default.
+        suites: benchmark suites by name.
+    """
+
+    problem: ClassVar[str]
+    package: ClassVar[str]
+    env_ids: ClassVar[tuple[str, ...]]
+    scenario: ClassVar[str]
+    fallback: ClassVar[str] = "uniform"
+    trainers: ClassVar[Mapping[str, int]]
+    suites: ClassVar[Mapping[str, Suite]]
+
+    @abstractmethod
+    def scenarios(self) -> list[str]:
+        """List the named scenarios."""
+
+    @abstractmethod
+    def agents(self) -> list[str]:
+        """List the agents that have a name."""
+
+    @abstractmethod
+    def make_agent(self, name: str, problem: Problem) -> Agent:
+        """Build an agent from its name or its file."""
+
+    @abstractmethod
+    def train(
+        self, out: Path, scenario: str, trainer: str, iterations: int, seed: int,
+        overrides: dict[str, Any],
+    ) -> dict[str, Any]:  # fmt: skip
+        """Train in the simulator, write an agent file, return its provenance."""
+
+    @abstractmethod
+    def evaluate(
+        self, scenario: str, agents: list[str], seeds: int, overrides: dict[str, Any]
+    ) -> None:
+        """Compare agents in the simulator on paired seeds and print the table."""
+
+    @abstractmethod
+    def status(self, spec: Spec, keyed: Any, outcome: Outcome) -> str:
+        """Describe one period of a deployment in a line."""
+
+    def calibrate(self, out: Path, processes: int, seeds: int) -> None:
+        """Record pilot runs and fit the simulator to them, where the problem has such a fit."""
+        raise AllocgymError(
+            f"calibrate: {self.problem} is fitted to public data by a script; see its docs page"
+        )
+
+
+register_front("data-mixing", "allocgym.benchmarks.data_mixing.front:FRONT")

@@ -1,0 +1,86 @@
+"""Data mixing on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from allocgym.agents.core.agent import Agent
+from allocgym.agents.data_mixing import catalogue
+from allocgym.benchmarks.core.front import Front
+from allocgym.benchmarks.core.main import Suite
+from allocgym.simulators.data_mixing.scenarios import SCENARIOS
+
+_HOME = "allocgym.benchmarks.data_mixing"
+SUITES = {
+    "simulator": Suite(
+        f"{_HOME}.simulator:suite", "every agent on every scenario (about 25 min on two cores)",
+        100, 30,
+    ),
+    "fidelity": Suite(
+        f"{_HOME}.fidelity:suite", "published figures, RegMix, held-out real runs (about 2 min)"
+    ),
+    "speed": Suite(f"{_HOME}.speed:suite", "steps per second, one core (about 2 min)"),
+    "real": Suite(
+        f"{_HOME}.real:suite", "paired real training runs (about 90 min on two cores)", 10, 2
+    ),
+}  # fmt: skip
+
+
+class MixingFront(Front):
+    """See `Front`."""
+
+    problem: ClassVar[str] = "data-mixing"
+    package: ClassVar[str] = "data_mixing"
+    env_ids: ClassVar[tuple[str, ...]] = ("allocgym/DataMixing-v0",)
+    scenario: ClassVar[str] = "continual-pretraining"
+    trainers = {"gradient": 300, "ppo": 20, "cma": 40}  # noqa: RUF012
+    suites = SUITES
+
+    def scenarios(self) -> list[str]:
+        """See `Front.scenarios`."""
+        return list(SCENARIOS)
+
+    def agents(self) -> list[str]:
+        """See `Front.agents`."""
+        return catalogue.names()
+
+    def make_agent(self, name: str, problem: Any) -> Agent:
+        """See `Front.make_agent`."""
+        return catalogue.make(name, problem)
+
+    def train(
+        self, out: Path, scenario: str, trainer: str, iterations: int, seed: int,
+        overrides: dict[str, Any],
+    ) -> dict[str, Any]:  # fmt: skip
+        """See `Front.train`."""
+        from allocgym.benchmarks.data_mixing.training import train_agent
+
+        return train_agent(out, scenario, trainer, iterations, seed, overrides=overrides)
+
+    def evaluate(
+        self, scenario: str, agents: list[str], seeds: int, overrides: dict[str, Any]
+    ) -> None:
+        """See `Front.evaluate`."""
+        from allocgym.benchmarks.data_mixing.simulator import compare_agents, show_comparison
+
+        asked = ["uniform", *agents, "oracle-static", "oracle-schedule"]
+        chosen = list(dict.fromkeys(asked))
+        show_comparison(scenario, compare_agents(scenario, chosen, seeds, overrides))
+
+    def status(self, spec: Any, keyed: Any, outcome: Any) -> str:
+        """See `Front.status`."""
+        present = outcome.ready[0]
+        split = zip(spec.claimants, keyed.decision.fractions[0], present, strict=False)
+        mixture = "  ".join(f"{n} {100 * s:.0f}%" for n, s, there in split if there)
+        losses = " ".join(f"{v:.3f}" for v in outcome.losses[0][present])
+        return f"{mixture}  losses {losses}"
+
+    def calibrate(self, out: Path, processes: int, seeds: int) -> None:
+        """See `Front.calibrate`."""
+        from allocgym.benchmarks.data_mixing.calibrate import calibrate
+
+        calibrate(out, processes, seeds)
+
+
+FRONT = MixingFront()
