@@ -1,0 +1,1 @@
+"""Rollout budgets: divide tries over prompts in reinforcement learning of language models."""

@@ -1,0 +1,287 @@
+"""Rollout budgets as a decision problem: observation, action, reward."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from gymnasium import spaces
+
+from allocgym.envs.core import budget
+from allocgym.envs.core.arrays import columns, total
+from allocgym.envs.core.contracts import Problem, Shares
+from allocgym.envs.core.errors import AllocgymError, unknown
+from allocgym.envs.rollout_budget import beliefs
+from allocgym.envs.rollout_budget.records import RolloutMemory, RolloutOutcome
+
+ROW_FEATURES = (
+    "posterior mean", "posterior sd", "log relative cost", "staleness", "recent mixed share",
+    "signal sqrt(p(1-p))", "family accuracy", "family accuracy / all", "tried this update",
+    "right this update", "log visits", "share of prompts",
+)  # fmt: skip
+CONTEXT_FEATURES = (
+    "progress", "budget left", "prompt ratio", "rollout ratio", "accuracy", "accuracy slope",
+    "round", "log group size", "log rows",
+)  # fmt: skip
+MODES = ("bins", "index", "per_prompt")
+BOUND = 10.0
+EXPONENT = 3.0
+"""Reach of an exponent of the index action."""
+
+
+class RolloutBudget(Problem[RolloutOutcome, RolloutMemory, Shares]):
+    """Divide the rollouts of each policy update over prompts, or bins of prompts.
+
+    Args:
+        n_max: rows offered in a period.
+        mode: ``"bins"`` and ``"per_prompt"``: one number a row (share proportional to the row's
+            prompts times ``exp(kappa a)``); ``"index"``: five numbers for any number of rows.
+        kappa: reach of the action per row.
+        temperature: of the index action.
+    """
+
+    id: ClassVar[str] = "rollout-budget"
+    outcome_type = RolloutOutcome
+    decision_type = Shares
+    features: ClassVar[tuple[str, ...]] = ROW_FEATURES + CONTEXT_FEATURES
+
+    def __init__(
+        self,
+        n_max: int = 10,
+        mode: str = "bins",
+        kappa: float = budget.KAPPA,
+        temperature: float = 1.0,
+    ) -> None:
+        if not 2 <= n_max <= 4096:
+            raise AllocgymError(f"n_max: 2 to 4096 expected, given {n_max}")
+        if mode not in MODES:
+            raise unknown("mode", mode, MODES)
+        if temperature <= 0 or kappa <= 0:
+            raise AllocgymError(
+                f"kappa, temperature: positive numbers expected, given {kappa}, {temperature}"
+            )
+        self.n_max, self.mode, self.kappa, self.temperature = n_max, mode, kappa, temperature
+        self.observation_space = spaces.Dict({
+            "claimants": spaces.Box(-BOUND, BOUND, (n_max, len(ROW_FEATURES)), np.float32),
+            "context": spaces.Box(-BOUND, BOUND, (len(CONTEXT_FEATURES),), np.float32),
+            "present": spaces.MultiBinary(n_max),
+        })  # fmt: skip
+        size = 5 if mode == "index" else n_max
+        self.action_space = spaces.Box(-1.0, 1.0, (size,), np.float32)
+
+    def begin(self, outcome: RolloutOutcome) -> RolloutMemory:
+        """See `Problem.begin`."""
+        inst = outcome.instance
+        return self._remember(
+            outcome, beliefs.fresh(inst.prior_a, inst.prior_b), np.zeros(len(outcome.step)),
+            np.zeros_like(outcome.spent), np.zeros(len(outcome.step)),
+        )  # fmt: skip
+
+    def update(self, memory: RolloutMemory, outcome: RolloutOutcome) -> RolloutMemory:
+        """Take in a round; beliefs move when the update it belongs to is complete."""
+        inst = outcome.instance
+        ended = outcome.round == 0
+        known = memory.beliefs
+        slope = memory.slope
+        if ended.any():
+            size = outcome.tried + (outcome.tried == 0)
+            tried, share = outcome.tried, outcome.mixed / np.maximum(outcome.prompts, 1)
+            if not ended.all():
+                tried = tried * ended[:, None]
+            known = beliefs.update(
+                known, self._ids(outcome.last_ids, inst.family), tried,
+                outcome.right * (tried > 0), share, outcome.tokens / size, outcome.step,
+                inst.prior_a, inst.prior_b, inst.retention,
+            )  # fmt: skip
+            slope = slope + beliefs.FADE * (outcome.accuracy - memory.accuracy - slope) * ended
+        return self._remember(
+            outcome, known, slope, memory.spent + outcome.spent, outcome.all_tokens
+        )
+
+    @staticmethod
+    def _ids(ids: np.ndarray, items: np.ndarray) -> np.ndarray | None:
+        """None where every item is offered, in order: no gather is needed."""
+        return None if ids.shape[1] == items.shape[1] else ids
+
+    def _remember(
+        self, outcome: RolloutOutcome, known: Any, slope: np.ndarray, spent: np.ndarray,
+        tokens: np.ndarray,
+    ) -> RolloutMemory:  # fmt: skip
+        tried, right = outcome.tried, outcome.right
+        within = outcome.round > 0
+        if not within.all():
+            mask = columns(np.broadcast_to(within, (tried.shape[1], len(within))))
+            tried, right = tried * mask, right * mask
+        return RolloutMemory(
+            beliefs=known, ids=outcome.ids, prompts=outcome.prompts, tried=tried, right=right,
+            step=outcome.step, round=outcome.round, accuracy=outcome.accuracy,
+            heldout=outcome.heldout, family_accuracy=outcome.family_accuracy,
+            prompt_ratio=outcome.prompt_ratio, rollout_ratio=outcome.rollout_ratio, slope=slope,
+            spent=spent, tokens=tokens, objective=1.0 - outcome.heldout, instance=outcome.instance,
+        )  # fmt: skip
+
+    def rows(self, memory: RolloutMemory) -> dict[str, np.ndarray]:
+        """What is believed of the rows offered now, ``(batch, n)`` each.
+
+        Keys ``a``, ``b`` (with the rollouts of this update so far), ``mean``, ``sd``, ``cost``
+        (tokens of a rollout relative to the mean row), ``family``, and the other fields of
+        `Beliefs`.
+        """
+        inst = memory.instance
+        ids = self._ids(memory.ids, inst.family)
+        out = {
+            name: beliefs.take(getattr(memory.beliefs, name), ids)
+            for name in (
+                "a", "b", "recent_n", "recent_k", "streak", "mixed", "length", "visits", "seen",
+            )
+        }  # fmt: skip
+        out["last_mean"] = beliefs.take(memory.beliefs.mean, ids)
+        out["family"] = beliefs.take(inst.family, ids)
+        if memory.round.any():
+            out["a"] = out["a"] + memory.right
+            out["b"] = out["b"] + (memory.tried - memory.right)
+        strength = out["a"] + out["b"]
+        out["mean"] = out["a"] / strength
+        out["sd"] = np.sqrt(out["mean"] * (1 - out["mean"]) / (strength + 1))
+        known = out["length"] > 0
+        count = columns(known).sum(0)
+        mean = total(columns(out["length"])) / (count + (count == 0))
+        out["cost"] = np.where(known, out["length"] / (mean + (mean == 0))[:, None], 1.0)
+        return out
+
+    def encode(self, memory: RolloutMemory) -> dict[str, np.ndarray]:
+        """See `Problem.encode`."""
+        inst = memory.instance
+        rows = self.rows(memory)
+        n, batch = memory.ids.shape[1], len(memory.step)
+        fam = np.take_along_axis(memory.family_accuracy, rows["family"], 1)
+        accuracy = memory.accuracy
+        block = np.empty((len(ROW_FEATURES), n, batch), np.float32)
+        stale = (memory.step[:, None] - rows["seen"]) * 0.1
+        m = columns(memory.prompts)
+        prompts = m / np.maximum(m.sum(0), 1) * n
+        parts = (
+            rows["mean"], rows["sd"] * 4, np.log(rows["cost"]), stale, rows["mixed"],
+            2 * np.sqrt(rows["mean"] * (1 - rows["mean"])), fam, fam - accuracy[:, None],
+            memory.tried / (inst.group[:, None] * np.maximum(memory.prompts, 1)),
+            memory.right / np.maximum(memory.tried, 1), np.log1p(rows["visits"]) * 0.5,
+        )  # fmt: skip
+        for k, part in enumerate(parts):
+            block[k] = columns(part)
+        block[len(parts)] = prompts
+        np.clip(block, -BOUND, BOUND, out=block)
+        present = columns(memory.prompts > 0)
+        block *= present
+        granted = inst.budget * inst.horizon * inst.rounds
+        side = np.empty((len(CONTEXT_FEATURES), batch), np.float32)
+        context = (
+            memory.step / inst.horizon, 1 - memory.spent / granted, memory.prompt_ratio,
+            memory.rollout_ratio, accuracy, memory.slope * 50, memory.round / inst.rounds,
+            np.log(inst.group), np.log(n),
+        )  # fmt: skip
+        for k, entry in enumerate(context):
+            side[k] = entry
+        return {
+            "claimants": block.transpose(2, 1, 0),
+            "context": side.clip(-BOUND, BOUND).T,
+            "present": columns(present).view(np.int8),
+        }
+
+    def decode(self, action: np.ndarray, memory: RolloutMemory) -> Shares:
+        """Turn an action into whole rollouts within bounds; the period's total is exact."""
+        array = self.check_action(action, len(memory.step))
+        if self.mode == "index":
+            return self.round(self.index_weights(np.asarray(array, float), memory), memory)
+        prompts = columns(memory.prompts)
+        prior = prompts / np.maximum(prompts.sum(0), 1)
+        return self.round(
+            columns(budget.anchored_shares(columns(array), prior, self.kappa)), memory
+        )
+
+    def index_weights(self, action: np.ndarray, memory: RolloutMemory) -> np.ndarray:
+        """Weights of the five-number action: ``(p^a (1-p)^b u^c / cost^d)^(1/T)`` over a floor.
+
+        Args:
+            action: ``(batch, 5)`` in [-1, 1]: exponents a, b, c, d as fractions of `EXPONENT`, and
+                the floor: the share (0 to 1) that is spread evenly.
+            memory: of the episodes.
+
+        Returns:
+            ``(batch, n)`` shares.
+        """
+        rows = self.rows(memory)
+        a, b, c, d = (EXPONENT / self.temperature * action[:, i, None] for i in range(4))
+        p = np.clip(rows["mean"], 1e-3, 1 - 1e-3)
+        log = a * np.log(p) + b * np.log1p(-p) + c * np.log(np.maximum(rows["sd"], 1e-3))
+        log = log - d * np.log(np.maximum(rows["cost"], 1e-3))
+        prompts = memory.prompts
+        log = np.where(prompts > 0, log, -np.inf)
+        w = prompts * np.exp(log - log.max(1, keepdims=True))
+        floor = (action[:, 4, None] + 1) / 2
+        even = prompts / np.maximum(prompts.sum(1, keepdims=True), 1)
+        shares: np.ndarray = (1 - floor) * w / w.sum(1, keepdims=True) + floor * even
+        return shares
+
+    def bounds(self, memory: RolloutMemory) -> tuple[np.ndarray, np.ndarray]:
+        """Least and most rollouts of each row in the coming period, ``(batch, n)`` each.
+
+        ``high`` binds over a whole update: what a row got in earlier rounds counts.
+        """
+        inst = memory.instance
+        low = memory.prompts * inst.low[:, None]
+        high = memory.prompts * inst.high[:, None] - memory.tried
+        return np.minimum(low, high), high
+
+    def round(self, shares: np.ndarray, memory: RolloutMemory) -> Shares:
+        """Turn ``(batch, n)`` shares into whole rollouts within this period's bounds."""
+        inst = memory.instance
+        low, high = self.bounds(memory)
+        amount, c = inst.budget, int(inst.multiple.max())
+        if c > 1:
+            # Room is whole groups: low rounded up, high down, the total is a multiple by contract.
+            low, high, amount = -(-low // c), high // c, amount // c
+        units = budget.split_units(columns(shares), amount, columns(low), columns(high))
+        return Shares(columns(units * c))
+
+    def action_of(self, decision: Shares, memory: RolloutMemory) -> np.ndarray:
+        """See `Problem.action_of`; the index action has no inverse."""
+        if self.mode == "index":
+            raise AllocgymError("mode: 'index' actions cannot express every split; use another mode")
+        prompts = columns(memory.prompts)
+        prior = prompts / np.maximum(prompts.sum(0), 1)
+        units = columns(decision.units)
+        action = budget.action_for(units / np.maximum(units.sum(0), 1), prior, self.kappa)
+        return columns(action).astype(np.float32)
+
+    def cost(self, decision: Shares) -> np.ndarray:
+        """See `Problem.cost`."""
+        return total(columns(decision.units))
+
+    def reward(self, before: RolloutMemory, after: RolloutMemory) -> dict[str, np.ndarray]:
+        """Rise of held-out accuracy, less the priced tokens. Never a gradient ratio."""
+        inst = after.instance
+        return {
+            "accuracy": after.heldout - before.heldout,
+            "cost": -inst.price * (after.tokens - before.tokens) / inst.nominal,
+        }
+
+    def check(self, decision: Shares, memory: RolloutMemory) -> None:
+        """See `Problem.check`."""
+        inst = memory.instance
+        units = np.asarray(decision.units)
+        if units.shape != memory.ids.shape or not np.issubdtype(units.dtype, np.integer):
+            raise AllocgymError(
+                f"units: integers of shape {memory.ids.shape} expected, "
+                f"given {units.dtype} of shape {units.shape}"
+            )
+        if (units.sum(1) != inst.budget).any():
+            raise AllocgymError(
+                f"units: each row must sum to the period's budget {inst.budget.tolist()}, "
+                f"given sums {units.sum(1).tolist()}"
+            )
+        low, high = self.bounds(memory)
+        if (units < low).any() or (units > high).any() or (units % inst.multiple[:, None]).any():
+            raise AllocgymError(
+                f"units: multiples of {inst.multiple.tolist()} between {low.min()} and "
+                f"{high.max()} a row expected, given {units.min()} to {units.max()}"
+            )
