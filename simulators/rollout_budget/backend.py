@@ -164,21 +164,22 @@ class RolloutSimulator(Backend[RolloutOutcome, Shares]):
 
     def _reset(self, seeds: np.ndarray, where: np.ndarray) -> RolloutOutcome:
         n, batch = self.spec.n_max, self.spec.batch_size
-        fresh = scenarios.sample(self.scenario, seeds, self.items, self.bins)
+        fresh = scenarios.sample(self.scenario, seeds, self.items, self.bins, self.dtype)
         streams = {
             "rollout": draws.stream(seeds, "rollout", self.items),
             "length": draws.stream(seeds, "length", self.items),
             "order": draws.stream(seeds, "order", self.items),
-            "evaluation": draws.stream(seeds, "evaluation", FAMILIES + 1),
+            "evaluation": draws.stream(seeds, "evaluation", self.scenario.families + 1),
             "lane": draws.stream(seeds, "lane", self.cost.lanes),
-            "failure": draws.stream(seeds, "failure", self.cost.lanes),
+            "failure": draws.stream(seeds, "failure"),
         }
-        zero, none = np.zeros((n, batch), np.int64), np.zeros(batch)
+        real = self.dtype
+        zero, none = np.zeros((n, batch), real), np.zeros(batch, real)
         blank: dict[str, Any] = {
-            "shared": none, "own": np.zeros((self.scenario.families, batch)), "tried": zero,
-            "right": zero, "mixed": np.zeros((n, batch)), "tokens": np.zeros((n, batch)),
+            "shared": none, "own": np.zeros((self.scenario.families, batch), real),
+            "tried": zero, "right": zero, "mixed": zero, "tokens": zero,
             "step": np.zeros(batch, np.int64), "round": np.zeros(batch, np.int64),
-            "ratios": np.zeros((2, batch)), "sums": np.zeros((3, batch)),
+            "ratios": np.zeros((2, batch), real), "sums": np.zeros((3, batch)),
         }  # fmt: skip
         if where.all() or self._sampled is None:
             self._sampled, self._streams = fresh, streams
@@ -225,7 +226,8 @@ class RolloutSimulator(Backend[RolloutOutcome, Shares]):
         return np.take_along_axis(ranked, place, 0)
 
     def _spend(self, decision: Shares) -> RolloutOutcome:
-        units = columns(np.asarray(decision.units))
+        whole = columns(np.asarray(decision.units))
+        units = whole.astype(self.dtype)
         made, true = self.scenario, self.sampled.law
         step = int(self._step.max())
         mean = self._take(self.sampled.length)
@@ -236,26 +238,26 @@ class RolloutSimulator(Backend[RolloutOutcome, Shares]):
         right, mixed, tokens = (
             self._sample_bins(units, seen, self._mean_cut(mean, step))
             if self.bins
-            else self._sample_prompts(units, seen, self._mean_cut(mean, step))
+            else self._sample_prompts(whole, seen, self._mean_cut(mean, step))
         )
         tried, right = self._tried + units, self._right + right
         tokens = self._tokens + tokens
         prompts = self._take(self.sampled.prompts)
         if not self.bins:
-            mixed = ((right > 0) & (right < tried)) * 1.0
+            mixed = ((right > 0) & (right < tried)).astype(self.dtype)
         inst = self.sampled.instance
         last = self._round + 1 >= inst.rounds
         update = total(tokens) * last
         index = self._step * made.rounds + self._round
         drawn = costs.durations(
             self.cost, units, tokens - self._tokens, mean,
-            draws.normal(self._streams["lane"], index),
-            draws.uniform(self._streams["failure"], index), update,
+            draws.normal(self._streams["lane"], index, self.dtype),
+            draws.uniform(self._streams["failure"], index)[0], update,
         )  # fmt: skip
         seconds = costs.twin_seconds if self.engine == "twin" else costs.simpy_seconds
         self._seconds = seconds(self.cost, drawn)
         self._failed = drawn.fails.sum(0)
-        self._spent = total(units)
+        self._spent = total(whole)
         self._sums = self._sums + np.stack(
             [total(tokens - self._tokens), self._spent, self._seconds]
         )
@@ -269,9 +271,9 @@ class RolloutSimulator(Backend[RolloutOutcome, Shares]):
             true, self._shared, self._own, by_family,
             self._take(true.family), tried, right, share, prompts, made.three_way,
         )  # fmt: skip
-        asked = np.maximum(total(prompts * (tried > 0) * 1.0), 1)
+        asked = np.maximum(total(prompts * (tried > 0)), 1)
         self._ratios = np.stack(
-            [total(mixed) / asked, total(tried * share) / np.maximum(total(tried * 1.0), 1)]
+            [total(mixed) / asked, total(tried * share) / np.maximum(total(tried), 1)]
         )
         self._step = self._step + 1
         self._round = np.zeros_like(self._round)
@@ -291,7 +293,7 @@ class RolloutSimulator(Backend[RolloutOutcome, Shares]):
         n, batch = units.shape
         count = units.ravel()
         state = np.take_along_axis(self._streams["rollout"], self._ids, 0).ravel()
-        start = (self._step * PER_VISIT + self._tried).ravel()
+        start = (self._step * PER_VISIT + self._tried.astype(np.int64)).ravel()
         begin = np.cumsum(count) - count
         within = np.arange(int(count.sum())) - np.repeat(begin, count)
         u = draws.uniform(np.repeat(state, count), np.repeat(start, count) + within)
@@ -300,31 +302,27 @@ class RolloutSimulator(Backend[RolloutOutcome, Shares]):
         right = (tallied[begin + count] - tallied[begin]).reshape(n, batch)
         index = self._step * 64 + self._round
         state = np.take_along_axis(self._streams["length"], self._ids, 0)
-        return right, np.zeros((n, batch)), self._row_tokens(units, mean, state, index)
+        noise = draws.normal(state, index, self.dtype)
+        real = units.astype(self.dtype)
+        return right.astype(self.dtype), self._tried * 0, self._row_tokens(real, mean, noise)
 
     def _sample_bins(
         self, units: np.ndarray, p: np.ndarray, mean: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Draw a bin's successes and mixed groups by their normal approximations, rounded."""
+        """Draw a bin's successes (normal approximation, rounded); mixed groups in the mean."""
         index = self._step * 64 + self._round
-        first, second = draws.normal_pair(self._streams["rollout"], index)
+        first, second = draws.normal_pair(self._streams["rollout"], index, self.dtype)
         q = 1 - p
         right = np.rint(units * p + np.sqrt(units * p * q) * first)
-        right = np.clip(right, 0, units).astype(np.int64)
+        right = np.minimum(np.maximum(right, 0), units)
         prompts = self.sampled.prompts
         size = (self._tried + units) / np.maximum(prompts, 1)
         chance = np.maximum(1 - np.power(p, size) - np.power(q, size), 0)
-        mixed = np.rint(prompts * chance + np.sqrt(prompts * chance * (1 - chance)) * second)
-        mixed = np.clip(mixed, 0, prompts)
-        return right, mixed, self._row_tokens(units, mean, self._streams["length"], index)
+        return right, prompts * chance, self._row_tokens(units, mean, second)
 
-    def _row_tokens(
-        self, units: np.ndarray, mean: np.ndarray, state: np.ndarray, index: np.ndarray
-    ) -> np.ndarray:
+    def _row_tokens(self, units: np.ndarray, mean: np.ndarray, noise: np.ndarray) -> np.ndarray:
         """Tokens of each row: mean plus the noise of a sum of log-normal lengths, whole."""
-        s = self.cost.spread
-        spread = np.sqrt(np.expm1(s * s))
-        noise = draws.normal(state, index)
+        spread = self.dtype(np.sqrt(np.expm1(self.cost.spread**2)))
         tokens = mean * (units + spread * np.sqrt(units) * noise)
         return np.maximum(np.rint(tokens), units)
 
@@ -332,10 +330,10 @@ class RolloutSimulator(Backend[RolloutOutcome, Shares]):
         made, inst = self.scenario, self.sampled.instance
         batch = self._batch
         overall, by_family = law.accuracy(self.sampled.law, self._rates)
-        error = draws.normal(self._streams["evaluation"], self._step)
+        error = draws.normal(self._streams["evaluation"], self._step, self.dtype)
         every = made.evaluation
         measured = overall + error[0] * np.sqrt(overall * (1 - overall) / every)
-        families = np.zeros((FAMILIES, batch))
+        families = np.zeros((FAMILIES, batch), self.dtype)
         k = made.families
         families[:k] = by_family + error[1 : k + 1] * np.sqrt(
             np.maximum(by_family * (1 - by_family), 0) * k / every
@@ -352,8 +350,8 @@ class RolloutSimulator(Backend[RolloutOutcome, Shares]):
             last_ids=columns(self._last), tried=columns(self._tried), right=columns(self._right),
             mixed=columns(self._mixed), effective=columns(self._tried * share),
             tokens=columns(self._tokens), step=self._step, round=self._round,
-            accuracy=np.clip(measured, 0, 1), heldout=overall,
-            family_accuracy=columns(np.clip(families, 0, 1)), prompt_ratio=self._ratios[0],
+            accuracy=np.minimum(np.maximum(measured, 0), 1), heldout=overall,
+            family_accuracy=columns(np.minimum(np.maximum(families, 0), 1)), prompt_ratio=self._ratios[0],
             rollout_ratio=self._ratios[1], all_tokens=self._sums[0],
             all_rollouts=self._sums[1], all_seconds=self._sums[2], instance=inst,
         )  # fmt: skip

@@ -131,7 +131,7 @@ def posterior(
 
 
 def signals(run: recorded.Run, loss_by_prompt: bool | None = None) -> tuple[Any, Any]:
-    """Per-step family signals ``(steps, families)`` and noise without v ``(steps,)`` of a run."""
+    """Per-step family signals ``(steps, families)`` and both noises ``(steps, 2)`` of a run."""
     by_prompt = run.by_prompt if loss_by_prompt is None else loss_by_prompt
     n, k = run.tried, run.right
     rate = k / np.maximum(n, 1)
@@ -144,12 +144,12 @@ def signals(run: recorded.Run, loss_by_prompt: bool | None = None) -> tuple[Any,
         w = n / n.sum(1, keepdims=True)
     s = w * spread
     parts = np.stack([(s * (families == f)).sum(1) for f in range(max(run.families) + 1)], 1)
-    noise = (w * w / np.maximum(n, 1) * mixed).sum(1)
-    return parts, noise
+    within_ = (w * w / np.maximum(n, 1) * mixed).sum(1)
+    return parts, np.stack([within_, (s * s).sum(1)], 1)
 
 
 def ability(
-    parts: np.ndarray, noise: np.ndarray, eta: float, own: float, v: float, limit: float
+    parts: np.ndarray, noise: np.ndarray, eta: float, own: float, v: float, k: float, limit: float
 ) -> np.ndarray:
     """Abilities ``(steps + 1, families)`` of a run whose signals are given (see `law`)."""
     steps, count = parts.shape
@@ -157,7 +157,7 @@ def ability(
     shared, mine = 0.0, np.zeros(count)
     for t in range(steps):
         s = parts[t].sum()
-        size = np.sqrt(s * s + v * noise[t]) or 1.0
+        size = np.sqrt(s * s + v * noise[t, 0] + k * noise[t, 1]) or 1.0
         room = np.maximum(1 - (shared + mine) / limit, 0)
         step = eta * (1 - own) * s / size * max(1 - shared / limit, 0)
         mine = mine + eta * own * count * parts[t] / size * room
@@ -202,8 +202,7 @@ def fit_runs(
     ready = [signals(run) for run in runs]
 
     def paths(x: np.ndarray) -> list[np.ndarray]:
-        own, v, limit = special.expit(x[0]), np.exp(x[1]), 1.0 + np.exp(x[2])
-        return [ability(p, s, 0.02, own, v, limit) for p, s in ready]
+        return [ability(p, s, 0.02, *natural(x)) for p, s in ready]
 
     def curve(run: recorded.Run, path: np.ndarray, slope: Any, base: Any) -> np.ndarray:
         fam = np.array(run.families)
@@ -218,24 +217,25 @@ def fit_runs(
         )
         cells = regress(runs, found)[2] / runs[0].cells.shape[1]
         # Weak priors: own share about a fifth, v and the limit within a factor of ten.
-        prior = ((x[0] + 1.4) / 1.0) ** 2 + ((x[1] - 1.0) / 2.3) ** 2 + ((x[2] - 1.0) / 1.0) ** 2
+        prior = ((x[0] + 1.4) / 1.0) ** 2 + ((x[3] - 1.0) / 1.0) ** 2
+        prior += ((x[1] - 2.0) / 2.3) ** 2 + ((x[2] - 2.0) / 2.3) ** 2
         return error / 2e-5 + cells / 1e-3 + prior
 
     best = min(
         (
-            optimize.minimize(cost, start, method="Nelder-Mead", options={"maxiter": 250})
-            for start in ([-1.4, 1.0, 1.0], [-1.4, -2.0, 1.0])
+            optimize.minimize(cost, start, method="Nelder-Mead", options={"maxiter": 400})
+            for start in ([-1.4, 1.0, 4.0, 1.0], [-1.4, 3.0, 1.0, 1.0])
         ),
         key=lambda r: r.fun,
     )
-    own, v, limit = special.expit(best.x[0]), np.exp(best.x[1]), 1 + np.exp(best.x[2])
+    own, v, between, limit = natural(best.x)
     slope, base, _ = regress(runs, paths(best.x))
     scale = float(np.median(slope))
 
     def rmse(group: list[recorded.Run]) -> float:
         errors = []
         for run in group:
-            path = ability(*signals(run), 0.02, own, v, limit)
+            path = ability(*signals(run), 0.02, own, v, between, limit)
             errors.append(np.mean((curve(run, path, slope, base) - run.accuracy) ** 2))
         return float(np.sqrt(np.mean(errors)))
 
@@ -246,6 +246,7 @@ def fit_runs(
         "calibration runs": [f"{r.name} {r.seed}" for r in runs],
         "held-out runs": len(held),
         "eta": round(0.02 * scale, 6), "own": round(float(own), 4), "noise": round(float(v), 4),
+        "between": round(float(between), 4),
         "limit": round(float(limit * scale), 4), "steps": int(len(runs[0].tried)),
         "slope": (slope / scale).round(4).tolist(), "base": base.round(4).tolist(),
         "families": list(runs[0].families), "within": round(within(runs), 4),
@@ -255,6 +256,14 @@ def fit_runs(
             round(float(np.sqrt(np.mean(naive))), 5) if held else None,
         "held-out rmse, no change": round(float(np.sqrt(np.mean(flat))), 5) if held else None,
     }  # fmt: skip
+
+
+def natural(x: np.ndarray) -> tuple[float, float, float, float]:
+    """Own share, v, k and limit from the search's unbounded coordinates."""
+    return (
+        float(special.expit(x[0])), float(np.exp(x[1])), float(np.exp(x[2])),
+        float(1.0 + np.exp(x[3])),
+    )  # fmt: skip
 
 
 def within(runs: list[recorded.Run], steps: int = 30) -> float:

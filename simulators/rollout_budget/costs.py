@@ -33,7 +33,7 @@ class CostModel:
         verify_seconds: verifier time per rollout.
         train_seconds: update time per token.
         overhead_seconds: of an update (weights sent to the engines, logging).
-        failure_probability: of each lane in a round.
+        failure_probability: of each lane in a round (at most one fails).
         restart_seconds: before a failed lane starts again.
     """
 
@@ -53,9 +53,9 @@ class CostModel:
             value = getattr(self, field.name)
             if value < 0 or (value == 0 and field.name in ("lanes", "tokens_per_second")):
                 raise AllocgymError(f"{field.name}: a positive number expected, given {value}")
-        if self.failure_probability > 1:
+        if self.failure_probability * self.lanes > 1:
             raise AllocgymError(
-                f"failure_probability: at most 1 expected, given {self.failure_probability}"
+                f"failure_probability: at most 1 / lanes expected, given {self.failure_probability}"
             )
 
 
@@ -88,14 +88,18 @@ def durations(
         tokens: ``(n, batch)`` tokens of each row.
         mean_length: ``(n, batch)`` mean tokens of a rollout of each row.
         slowness: ``(lanes, batch)`` standard normal draws.
-        chance: ``(lanes, batch)`` uniform draws.
+        chance: ``(batch,)`` uniform draws: whether a lane fails, and which.
         update: ``(batch,)`` tokens the update trains on (0: no update after this round).
     """
     lanes = model.lanes
     n, batch = units.shape
-    count = np.maximum(units, 1)
     s = model.spread
-    longest = mean_length * np.exp(s * np.sqrt(2 * np.log(count)) - s * s / 2) * (units > 0)
+    longest = np.sqrt(2 * np.log(np.maximum(units, 1)))
+    longest *= s
+    longest -= s * s / 2
+    np.exp(longest, out=longest)
+    longest *= mean_length
+    longest *= units > 0
     rows = -(-n // lanes)
     if rows * lanes != n:
         pad = np.zeros((rows * lanes - n, batch), longest.dtype)
@@ -106,8 +110,10 @@ def durations(
     slow = np.exp(model.jitter * slowness)
     decode = np.maximum(work * slow, tail * model.token_seconds)
     every = np.add.accumulate(units, 0)[-1] / lanes * model.verify_seconds
+    lost = np.floor(chance / max(model.failure_probability, 1e-12))
+    fails = lost == np.arange(lanes)[:, None]
     return Durations(
-        decode, chance < model.failure_probability, np.broadcast_to(every, decode.shape),
+        decode, fails, np.broadcast_to(every, decode.shape),
         np.where(update > 0, update * model.train_seconds + model.overhead_seconds, 0.0),
     )  # fmt: skip
 

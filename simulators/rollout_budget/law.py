@@ -5,10 +5,11 @@ trajectories (`calibration.trajectories`) the shared term explains most of what 
 
 The update. With group-normalised advantages the expected gradient of a prompt is ``w_i s_i`` times
 the gradient of its logit, ``s_i = sqrt(k/n (1 - k/n))`` as sampled (0 unless mixed), and its noise
-has variance ``w_i^2 / n_i`` (mean squared advantage 1). Adam and clipping remove the size of a
-gradient, so the step is signal over the root of signal squared plus noise:
+has variance ``w_i^2 / n_i`` (mean squared advantage 1) within a prompt, and ``w_i^2 s_i^2`` between
+prompts: each pulls partly its own way. Adam and clipping remove the size of a gradient, so the step
+is signal over the root of signal squared plus noise:
 
-    S_f = sum_{i in f} w_i s_i,   N^2 = v sum_{mixed} w_i^2 / n_i,   D = sqrt((sum S)^2 + N^2)
+    S_f = sum_{i in f} w_i s_i,   N^2 = sum_{mixed} w_i^2 (v / n_i + k s_i^2),   D = sqrt((sum S)^2 + N^2)
     dG = eta (1 - own) sum_f S_f / D,   dL_f = eta own F (T S)_f / D
 
 times a saturation ``1 - theta / limit``, less forgetting of families that got no rollout. Weights are
@@ -36,7 +37,8 @@ class Law:
         families: number of families.
         eta: step, logits per update.
         own: share of the step that is the family's own.
-        noise: v.
+        noise: v, within prompts.
+        between: k, between prompts.
         limit: ability at which learning stops, logits.
         forget: share of a family's own ability lost in an update without it.
         need: own accuracy of the family before that opens a family half way (0: no gates).
@@ -52,6 +54,7 @@ class Law:
     eta: np.ndarray
     own: np.ndarray
     noise: np.ndarray
+    between: np.ndarray
     limit: np.ndarray
     forget: np.ndarray
     need: np.ndarray
@@ -68,6 +71,15 @@ class Law:
                 np.where(where, theirs, mine) if isinstance(mine, np.ndarray) else mine
             )
         return Law(**out)
+
+
+    def cast(self, dtype: type) -> Law:
+        """The same with its real arrays in another precision."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return Law(**{
+            k: v.astype(dtype) if isinstance(v, np.ndarray) and v.dtype.kind == "f" else v
+            for k, v in fields.items()
+        })  # fmt: skip
 
 
 GATE = 0.08
@@ -140,17 +152,18 @@ def advance(
     size = np.maximum(tried, 1)
     rate = right / size
     spread = np.sqrt(rate * (1 - rate)) * mixed_share
-    whole = np.maximum(total(tried * 1.0), 1)
+    whole = np.maximum(total(tried), 1)
+    many = np.maximum(prompts, 1)
     if law.by_prompt:
-        asked = (tried > 0) * prompts
-        weight = asked / np.maximum(total(asked * 1.0), 1)
-        variance = weight * weight / size * mixed_share
+        asked: np.ndarray = (tried > 0) * prompts
+        weight = asked / np.maximum(total(asked), 1)
     else:
         weight = tried / whole
-        # Each of the row's prompts has weight w / m and n / m rollouts: w^2 / n in all.
-        variance = weight * mixed_share / whole
     signal = weight * spread
-    noise = law.noise * total(variance)
+    # A row of m prompts: each has weight w / m, n / m rollouts, and is mixed in its share.
+    square = weight * weight * mixed_share
+    noise = law.noise * total(square / size)
+    noise = noise + law.between * total(square * rate * (1 - rate) / many)
     count = law.families
     parts = (
         total(signal)[None]
@@ -180,8 +193,8 @@ def advance(
     new_own = own + step * gate * room
     if (law.forget > 0).any():
         if count == 1:
-            seen = total(tried * 1.0)[None] > 0
+            seen = total(tried)[None] > 0
         else:
-            seen = np.stack([total(tried * (family == f) * 1.0) > 0 for f in range(count)])
+            seen = np.stack([total(tried * (family == f)) > 0 for f in range(count)])
         new_own = np.where(seen, new_own, new_own * (1 - law.forget))
     return new_shared, new_own
