@@ -154,10 +154,13 @@ class RolloutBudget(Problem[RolloutOutcome, RolloutMemory, Shares]):
         inst = memory.instance
         rows = self.rows(memory)
         n, batch = memory.ids.shape[1], len(memory.step)
-        fam = np.take_along_axis(memory.family_accuracy, rows["family"], 1)
+        fam = columns(
+            np.take_along_axis(columns(memory.family_accuracy), columns(rows["family"]), 0)
+        )
         accuracy = memory.accuracy
+        single = memory.accuracy.dtype
+        stale = (memory.step[:, None].astype(single) - rows["seen"]) * 0.1
         block = np.empty((len(ROW_FEATURES), n, batch), np.float32)
-        stale = (memory.step[:, None] - rows["seen"]) * 0.1
         m = columns(memory.prompts)
         prompts = m / np.maximum(m.sum(0), 1) * n
         parts = (

@@ -60,11 +60,11 @@ class RolloutOutcome(Outcome):
 
     Attributes:
         ids: ``(batch, n)`` int64 items offered for the coming round.
-        prompts: ``(batch, n)`` int64 prompts in each row.
+        prompts: ``(batch, n)`` prompts in each row (counts are whole numbers in floats).
         last_ids: ``(batch, n)`` int64 items the counts below belong to.
-        tried: ``(batch, n)`` int64 rollouts.
-        right: ``(batch, n)`` int64 rollouts that the verifier accepted.
-        mixed: ``(batch, n)`` int64 prompts whose group is mixed.
+        tried: ``(batch, n)`` rollouts.
+        right: ``(batch, n)`` rollouts that the verifier accepted.
+        mixed: ``(batch, n)`` prompts whose group is mixed (bins of a simulator: their expected number).
         effective: ``(batch, n)`` rollouts in mixed groups.
         tokens: ``(batch, n)`` generated tokens.
         step: ``(batch,)`` int64 updates done.

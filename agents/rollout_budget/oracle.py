@@ -1,0 +1,105 @@
+"""The clairvoyant allocator: it knows every true rate and the law, and looks one update ahead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from allocgym.agents.core.agent import Agent
+from allocgym.envs.core.contracts import Shares
+from allocgym.envs.rollout_budget import algebra
+from allocgym.envs.rollout_budget.problem import RolloutBudget
+from allocgym.envs.rollout_budget.records import RolloutOutcome
+
+
+class Oracle(Agent[RolloutOutcome, Shares]):
+    """Greedy ascent on the expected accuracy gained by one update, in small blocks of rollouts.
+
+    Myopic, and greedy on a criterion that is not concave: an upper bound in practice, not a proof.
+
+    Args:
+        problem: rollout budgets.
+        blocks: blocks the budget is handed out in.
+        cost_aware: gain per token instead of per rollout.
+    """
+
+    name = "oracle"
+    clairvoyant = True
+    problem: RolloutBudget
+
+    def __init__(self, problem: RolloutBudget, blocks: int = 64, cost_aware: bool = False) -> None:
+        super().__init__(problem)
+        self.blocks = blocks
+        self.cost_aware = cost_aware
+        if cost_aware:
+            self.name = "oracle per token"
+        self._backend: Any = None
+
+    def peek(self, backend: Any) -> None:
+        """Keep the simulator, to read its true rates and parameters."""
+        self._backend = backend
+
+    def ask(self) -> Shares:
+        """Hand out the round's rollouts block by block where they gain most."""
+        back, memory = self._backend, self.memory
+        law = back.sampled.law
+        p = np.ascontiguousarray(back.true_rates())
+        lengths = np.ascontiguousarray(back.true_lengths())
+        low, high = (np.ascontiguousarray(v).astype(np.int64) for v in self.problem.bounds(memory))
+        budget = memory.instance.budget
+        family = np.ascontiguousarray(
+            np.take_along_axis(memory.instance.family, memory.ids, 1)
+            if memory.ids.shape[1] != memory.instance.family.shape[1]
+            else memory.instance.family
+        )
+        worth = self._worth(back, law, family)
+        batch, m = p.shape
+        units = low.copy()
+        prompts = np.maximum(memory.prompts, 1)
+        block = max(int(budget.max()) // self.blocks, 1)
+        sd = np.sqrt(p * (1 - p))
+        v, k = law.noise[:, None], law.between[:, None]
+        rows = np.arange(batch)
+        left = budget - units.sum(1)
+        price = lengths / lengths.mean(1, keepdims=True) if self.cost_aware else np.ones_like(p)
+        whole = budget[:, None].astype(float)
+
+        def parts(n: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            """Signal, valued signal and squared noise of each row at ``n`` rollouts."""
+            w = n / whole
+            mixed = algebra.mixed(p, n / prompts) * (n > 0)
+            s = w * sd * mixed
+            q = w * w * mixed * (v / np.maximum(n, 1) + k * sd * sd / prompts)
+            return s, s * worth, q
+
+        def gain(s: np.ndarray, c: np.ndarray, q: np.ndarray) -> np.ndarray:
+            return np.asarray(c / np.sqrt(s * s + q + 1e-18))
+
+        s, c, q = parts(units.astype(float))
+        total = [x.sum(1, keepdims=True) for x in (s, c, q)]
+        while (left > 0).any():
+            step = np.minimum(block, left)
+            n = np.minimum(units + step[:, None], high)
+            new = parts(n.astype(float))
+            after = [t + b - a for t, a, b in zip(total, (s, c, q), new, strict=True)]
+            value = gain(*after) - gain(*total)
+            value = np.where((n > units) & (memory.prompts > 0), value / price, -np.inf)
+            best = value.argmax(1)
+            moved = n[rows, best] - units[rows, best]
+            units[rows, best] += moved
+            left = left - moved
+            total = [x[rows, best][:, None] for x in after]
+            for old, fresh in zip((s, c, q), new, strict=True):
+                old[rows, best] = fresh[rows, best]
+        return Shares(units)
+
+    @staticmethod
+    def _worth(back: Any, law: Any, family: np.ndarray) -> np.ndarray:
+        """Accuracy gained by a unit of signal of each row: shared part plus the family's own."""
+        rates = back._rates
+        slope = law.weight * rates * (1 - rates) * law.slope
+        whole = slope.sum(0)
+        by = np.stack([(slope * (law.family == f)).sum(0) for f in range(law.families)], 1)
+        own = np.take_along_axis(by, family, 1) * law.own[:, None] * law.families
+        return np.asarray((1 - law.own)[:, None] * whole[:, None] + own)

@@ -1,0 +1,1 @@
+"""Real GRPO runs of a character transformer."""
