@@ -231,9 +231,12 @@ class AllocationVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         return observation, np.zeros(self.num_envs), self._never.copy(), self._never, {}
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Release the back end."""
-        self.backend.close()
+        """Release the back end (none yet where the constructor failed)."""
+        if hasattr(self, "backend"):
+            self.backend.close()
 
 
-def _row(observation: Observation) -> Observation:
+def _row(observation: Any) -> Any:
+    if isinstance(observation, np.ndarray):
+        return np.ascontiguousarray(observation[0])
     return {name: np.ascontiguousarray(value[0]) for name, value in observation.items()}

@@ -1,0 +1,1 @@
+"""Agents of radio slicing: rules, bounds, learned ones."""

@@ -1,0 +1,1 @@
+"""Radio slicing for real: Linux queues, SCOPE files, the RIC socket."""

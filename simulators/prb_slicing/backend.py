@@ -1,0 +1,327 @@
+"""Radio slicing simulated: what both engines share, and the batched fluid twin."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+
+from allocgym.envs.core.contracts import Backend, Shares, Spec
+from allocgym.envs.core.errors import AllocgymError, unknown
+from allocgym.envs.prb_slicing.problem import PRBSlicing
+from allocgym.envs.prb_slicing.records import SlicingOutcome
+from allocgym.simulators.prb_slicing import fluid, scenarios
+from allocgym.simulators.prb_slicing.episodes import COARSE_MS, FINE_MS, Workload
+from allocgym.simulators.prb_slicing.fluid import Played
+
+SHORT = 0.6
+"""A slice whose queue stays below this part of its delay target is not stepped user by user."""
+
+DTYPES = {"float32": np.float32, "float64": np.float64}
+
+
+class SimulatedCell(Backend[SlicingOutcome, Shares]):
+    """A batch of cells; an engine fills in `play`.
+
+    Args:
+        problem: radio slicing.
+        scenario: a name of `scenarios.SCENARIOS`, or a `Scenario`.
+        num_envs: cells.
+        histogram: keep ``histogram (n, batch, CELLS)``, packets by delay, for quantiles.
+        overrides: fields of `Scenario`, by keyword.
+    """
+
+    engine = ""
+
+    def __init__(
+        self,
+        problem: PRBSlicing,
+        scenario: str | scenarios.Scenario = "generated",
+        num_envs: int = 1,
+        histogram: bool = False,
+        **overrides: Any,
+    ) -> None:
+        if num_envs < 1:
+            raise AllocgymError(f"num_envs: an integer >= 1 expected, given {num_envs}")
+        self.scenario = scenarios.make(scenario, **overrides)
+        if problem.actions == "splits" and problem.groups != self.scenario.carrier.groups:
+            raise AllocgymError(
+                f"groups: {self.scenario.carrier.groups} in this carrier, given {problem.groups}"
+            )
+        self.n, self.u, self.batch = problem.n_max, self.scenario.users, num_envs
+        spec = Spec(
+            problem=problem.id, scenario=self.scenario.name, backend=self.engine,
+            claimants=claimants(self.scenario.slices), n_max=problem.n_max,
+            unit=f"group of {self.scenario.carrier.group} resource blocks",
+            horizon=self.scenario.horizon, batch_size=num_envs,
+            capabilities=frozenset({"state", "oracle"}),
+            details={"scenario": dataclasses.asdict(self.scenario)},
+        )  # fmt: skip
+        super().__init__(spec, problem)
+        self.histogram = np.zeros((self.n, num_envs, fluid.CELLS)) if histogram else None
+        self._workload: Workload | None = None
+        self.queue = np.zeros((self.n, self.u, num_envs))
+
+    @property
+    def workload(self) -> Workload:
+        """Users, traffic and channels of the running episodes."""
+        if self._workload is None:
+            raise AllocgymError("backend: call reset() first")
+        return self._workload
+
+    @abstractmethod
+    def play(self, blocks: np.ndarray, period: np.ndarray) -> Played:
+        """Play one period with ``(n, batch)`` blocks."""
+
+    def start(self, where: np.ndarray) -> None:
+        """Empty the queues of new episodes."""
+        self.queue = np.where(where, 0.0, self.queue)
+
+    def _budget(self) -> np.ndarray:
+        return np.full(self.batch, self.scenario.carrier.groups * self.scenario.horizon)
+
+    def _reset(self, seeds: np.ndarray, where: np.ndarray) -> SlicingOutcome:
+        if self._workload is None:
+            self._workload = Workload(self.scenario, seeds, self.n)
+        else:
+            self._workload.begin(seeds, where)
+        self.start(where)
+        if self.histogram is not None:
+            self.histogram[:, where] = 0
+        instance = self._workload.instance()
+        units = np.tile(first_split(self.scenario, self.n), (self.batch, 1))
+        nothing = Played.empty(self.n, self.u, self.batch)
+        zero = np.zeros(self.batch, np.int64)
+        fresh = self._report(nothing, units, zero, instance)
+        self._period = np.where(where, 0, getattr(self, "_period", zero))
+        if where.all() or self._outcome is None:
+            return fresh
+        return self.outcome.where(where, fresh)
+
+    def _spend(self, decision: Shares) -> SlicingOutcome:
+        units = np.asarray(decision.units)
+        blocks = self.scenario.carrier.blocks_of(units).T.astype(float)
+        played = self.play(blocks, self._period)
+        self._period = self._period + 1
+        outcome = self._report(played, units.copy(), self._period, self.outcome.instance)
+        self.workload.next_channel(self._period)
+        return outcome
+
+    def _report(
+        self, p: Played, units: np.ndarray, period: np.ndarray, instance: Any
+    ) -> SlicingOutcome:
+        seconds = self.scenario.period / 1000
+        spent = np.where(period > 0, units.sum(1), 0)
+
+        def rows(array: np.ndarray) -> np.ndarray:
+            return array.transpose(2, 0, 1).astype(np.float64)
+
+        carries = self.workload.carries()
+        waiting = p.backlog / np.maximum(carries, 1e-9)
+        most = self.scenario.carrier.blocks * self.scenario.period
+        requested = p.granted + np.minimum(waiting, most)
+        return SlicingOutcome(
+            spent=spent, seconds=np.where(period > 0, seconds, 0.0),
+            ready=instance.present.copy(), valid=np.ones(self.batch, bool),
+            failure=np.zeros(self.batch, np.int64), done=period >= self.scenario.horizon,
+            units=units, prbs=self.scenario.carrier.blocks_of(units),
+            arrived=rows(p.arrived), served=rows(p.served), dropped=rows(p.dropped),
+            backlog=rows(p.backlog), work=rows(p.work), granted=rows(p.granted),
+            requested=rows(requested), cqi=rows(self.workload.cqi), packets=p.packets.T.copy(),
+            late=p.late.T.copy(), late50=p.late50.T.copy(), delay=p.delay.T.copy(),
+            period=period.copy(), instance=instance,
+        )  # fmt: skip
+
+
+def claimants(slices: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of slices; a second one of a kind gets a number."""
+    names: list[str] = []
+    for kind in slices:
+        count = sum(name.split("-")[0] == kind for name in names)
+        names.append(kind if count == 0 else f"{kind}-{count + 1}")
+    return tuple(names)
+
+
+def first_split(scenario: scenarios.Scenario, n_max: int) -> np.ndarray:
+    """The split in force before the first decision: TRACTOR's (3, 5, 9), elsewhere equal."""
+    n, groups = len(scenario.slices), scenario.carrier.groups
+    units = np.zeros(n_max, np.int64)
+    if n == 3 and groups == 17:
+        units[:3] = (3, 5, 9)
+    else:
+        units[:n] = groups // n
+        units[: groups % n] += 1
+    return units
+
+
+class FluidCell(SimulatedCell):
+    """The batched twin: a fluid model, exact in work, approximate in who waits for whom.
+
+    Slices with a tight delay target are stepped at 1 ms, others at 10 ms. ``dtype`` is that of
+    the inner arithmetic.
+    """
+
+    engine = "twin"
+
+    def __init__(self, problem: PRBSlicing, dtype: str = "float64", **arguments: Any) -> None:
+        if dtype not in DTYPES:
+            raise unknown("dtype", dtype, DTYPES)
+        self.dtype = DTYPES[dtype]
+        super().__init__(problem, **arguments)
+        self._average = np.full((self.n, self.u, self.batch), 1.0)
+
+    def get_state(self) -> dict[str, Any]:
+        """Everything that changes, copied."""
+        w = self.workload
+        return {
+            "queue": self.queue.copy(), "period": self._period.copy(), "x": w._x.copy(),
+            "cqi": w.cqi.copy(), "seeds": w.seeds.copy(), "average": self._average.copy(),
+            "outcome": self.outcome, "ledger": self.ledger.to_json(),
+        }  # fmt: skip
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from a state of a back end with the same arguments."""
+        if self._workload is None:
+            self.reset(state["seeds"])
+        w = self.workload
+        w.begin(state["seeds"], np.ones(self.batch, bool))
+        w._x, w.cqi = state["x"].copy(), state["cqi"].copy()
+        self.queue, self._period = state["queue"].copy(), state["period"].copy()
+        self._average = state["average"].copy()
+        self._outcome = state["outcome"]
+        self.ledger.load(state["ledger"])
+
+    def _spend(self, decision: Shares) -> SlicingOutcome:
+        outcome = super()._spend(decision)
+        self.queue = outcome.backlog.transpose(1, 2, 0).copy()
+        return outcome
+
+    def play(self, blocks: np.ndarray, period: np.ndarray, keep: bool = True) -> Played:
+        """See `SimulatedCell.play`; ``keep=False`` leaves no trace (for clairvoyant agents)."""
+        s = self.scenario
+        out = Played.empty(self.n, self.u, self.batch)
+        carries = self.workload.carries().astype(self.dtype)
+        average = self._average.copy()
+        histogram = self.histogram if keep else None
+        if s.borrow or s.pool:
+            from allocgym.simulators.prb_slicing.joint import play_joint
+
+            play_joint(self, blocks, period, carries, out, histogram)
+        else:
+            for i in range(len(s.slices)):
+                self._slice(i, blocks[i].astype(self.dtype), period, carries[i], out, histogram)
+        if not keep:
+            self._average = average
+        out.backlog = self.queue + out.arrived - out.served - out.dropped
+        np.maximum(out.backlog, 0, out=out.backlog)
+        return out
+
+    def _slice(
+        self, i: int, blocks: np.ndarray, period: np.ndarray, carries: np.ndarray, out: Played,
+        histogram: np.ndarray | None,
+    ) -> None:  # fmt: skip
+        """Play one slice: cells whose queue stays short in closed form, the others step by step."""
+        s, fine = self.scenario, self.workload.fine[i]
+        width = FINE_MS if fine else COARSE_MS
+        volume, number = self.workload.arrivals(i, period)
+        volume = volume.astype(self.dtype, copy=False)
+        inverse = 1 / carries
+        start = self.queue[i].astype(self.dtype) * inverse
+        total = volume.sum(2)
+        work = np.einsum("ubt,ub->bt", volume, inverse)
+        backlog = fluid.lindley(start.sum(0), work, blocks, width)
+        first, last = fluid.delays(work, backlog, blocks, width, s.fixed)
+        count = number.sum(0, dtype=np.uint16).astype(self.dtype)
+        out.packets[i] = count.sum(1)
+        missing = np.zeros(self.batch)
+        need = start + total * inverse
+        granted = fluid.water_fill(need, np.maximum(need.sum(0) - backlog[:, -1], 0))
+        waits = backlog.max(1) > blocks * (SHORT * s.target(i))
+        waits |= (need * carries > s.queue).any(0)
+        if waits.any():
+            columns = np.flatnonzero(waits)
+            coming = volume[:, columns] * inverse[:, columns, None]
+            granted[:, columns] = self._stepwise(
+                i, columns, start, coming, number, blocks, carries, work, backlog, count, missing, out, histogram
+            )
+        target = s.target(i)
+        out.late[i] += fluid.late_packets(first, last, count, target)
+        out.late50[i] += fluid.late_packets(first, last, count, 50.0)
+        first += last
+        out.delay[i] += 0.5 * np.einsum("bt,bt->b", count, first)
+        out.delay[i] /= np.maximum(out.packets[i] - missing, 1)
+        out.late[i] += missing
+        out.late50[i] += missing
+        if histogram is not None:
+            histogram[i] += fluid.histogram(first - last, last, count)
+        out.arrived[i], out.work[i] = total, total * inverse
+        out.granted[i], out.served[i] = granted, granted * carries
+
+    def _stepwise(
+        self, i: int, columns: np.ndarray, start: np.ndarray, coming: np.ndarray,
+        number: np.ndarray, blocks: np.ndarray, carries: np.ndarray, work: np.ndarray,
+        backlog: np.ndarray, count: np.ndarray, missing: np.ndarray, out: Played, histogram: np.ndarray | None,
+    ) -> np.ndarray:  # fmt: skip
+        """Follow single users of busy slices; enter delays of busy steps, and take these out of
+        ``count``.
+
+        Returns:
+            ``(u, columns)`` work granted.
+        """  # noqa: D205
+        s = self.scenario
+        u, m, bins = coming.shape
+        steps = int(round(s.period / fluid.STEP))
+        fine, width = bins // steps, s.period / bins
+        split = coming.reshape(u, m, steps, fine)
+        summed = split[..., 0] if fine == 1 else split.sum(3)
+        carried, average = carries[:, columns], self._average[i][:, columns]
+        # What the slice does in each step: exact, from its backlog in fine bins.
+        level = np.concatenate(
+            [start[:, columns].sum(0)[:, None], backlog[columns][:, fine - 1 :: fine]], axis=1
+        )
+        done = work[columns].reshape(m, steps, fine).sum(2) - np.diff(level, axis=1)
+        in_order = np.ascontiguousarray(summed.transpose(2, 0, 1))
+        x = fluid.step_users(
+            start[:, columns], in_order,
+            np.ascontiguousarray(np.maximum(done, 0).T), carried, s.queue / carried, average,
+            s.scheduler(i),
+        )  # fmt: skip
+        self._average[i][:, columns] = average
+        out.dropped[i][:, columns] = x.dropped * carried
+        peak = backlog[columns].reshape(m, steps, fine).max(2)
+        cell, step = np.nonzero(peak > blocks[columns, None] * (SHORT * s.target(i)))
+        where = columns[cell]
+        if not where.size:
+            return x.granted
+        leaves = fluid.departures(x, in_order, blocks[columns])
+        first, last = fluid.window_delays(
+            *(edge[step, :, cell].T for edge in leaves), step, split[:, cell, step], width, s.fixed
+        )
+        packets = number.reshape(u, self.batch, steps, fine)[:, where, step].astype(self.dtype)
+        count.reshape(self.batch, steps, fine)[where, step] = 0
+        if x.lost is not None:
+            gone = packets * x.lost[step, :, cell].T[:, :, None]
+            packets -= gone
+            np.add.at(missing, where, gone.sum((0, 2)))
+        rows = [a.transpose(1, 0, 2).reshape(len(where), -1) for a in (first, last, packets)]
+        np.add.at(out.late[i], where, fluid.late_packets(*rows, s.target(i)))
+        np.add.at(out.late50[i], where, fluid.late_packets(*rows, 50.0))
+        middle = 0.5 * ((rows[0] + rows[1]) * rows[2]).sum(1)
+        np.add.at(out.delay[i], where, middle)
+        if histogram is not None:
+            np.add.at(histogram[i], where, fluid.histogram(*rows))
+        return x.granted
+
+
+def twin_backend(problem: PRBSlicing, **arguments: Any) -> FluidCell:
+    """Build the batched twin."""
+    return FluidCell(problem, **arguments)
+
+
+def simpy_backend(problem: PRBSlicing, **arguments: Any) -> SimulatedCell:
+    """Build the SimPy reference."""
+    from allocgym.simulators.prb_slicing.packets import PacketCell
+
+    return PacketCell(problem, **arguments)
