@@ -32,9 +32,15 @@ def describe(regime: str, agent: str, seed: int, rounds: int = 1, **setting: Any
 def run(cell: dict[str, Any]) -> dict[str, Any]:
     """Train one model with one allocator; return its curve and, by update, what was tried."""
     problem: Any = make_problem("rollout-budget", n_max=ROWS, mode="per_prompt")
+    by_cell: list[list[float]] = []
+
+    def note(update: int, accuracy: float) -> None:
+        if update % cell["setting"]["evaluate_every"] == 0:
+            by_cell.append([round(float(v), 4) for v in backend.cell_accuracy])
+
     backend: Any = make_backend(
         problem, "real", scenario=cell["regime"], rounds=cell["rounds"], device="cpu",
-        **cell["setting"],
+        progress=note, **cell["setting"],
     )  # fmt: skip
     agent = catalogue.make(cell["agent"], problem)
     begun = time.process_time()
@@ -48,7 +54,7 @@ def run(cell: dict[str, Any]) -> dict[str, Any]:
         "accuracy": [round(float(data["accuracy"][0, i]), 5) for i in measured],
         **{axis: [round(float(data[axis][0, i]), 2) for i in measured] for axis in curves.AXES},
         "steps": measured,
-        "cells_last": [round(float(v), 4) for v in backend.cell_accuracy],
+        "cells": by_cell,
         "family": [[round(float(v), 4) for v in kept[i].family_accuracy[0]] for i in measured],
         "prompt_ratio": round(float(data["prompt_ratio"][0, 1:].mean()), 5),
         "rollout_ratio": round(float(data["rollout_ratio"][0, 1:].mean()), 5),

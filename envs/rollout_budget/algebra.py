@@ -93,8 +93,8 @@ def greedy(
 
     With gains that do not increase beyond each row's ``low`` the value is concave, and taking the
     largest gains until the budget is spent is optimal (the knapsack's dynamic program is not
-    needed). Batched without a heap: the threshold gain is found by partition, ties go to the
-    lower row.
+    needed). Batched without a heap: the threshold gain is found by partition, ties go round the
+    rows from the first.
 
     Args:
         gains: ``(batch, m, most)``, entry ``[b, i, n]`` the gain of rollout n + 1 of prompt i.
@@ -127,7 +127,8 @@ def greedy(
     open_ = (n >= low[..., None]) & (n < high[..., None])
     # Rounding may make a gain exceed the one before it by an ulp: a prefix must stay a prefix.
     ordered = np.minimum.accumulate(np.where(n < low[..., None], np.inf, gains), -1)
-    flat = np.where(open_, ordered, -np.inf).reshape(batch, m * most)
+    # Rollout by rollout, so that equal gains are dealt round the rows and not to the first of them.
+    flat = np.where(open_, ordered, -np.inf).transpose(0, 2, 1).reshape(batch, m * most)
     left = budget - low.sum(1)
     out = low.copy()
     for rest in np.unique(left):
@@ -140,7 +141,7 @@ def greedy(
         tied = part == level
         missing = rest - above.sum(1, keepdims=True)
         above |= tied & (np.cumsum(tied, 1) <= missing)
-        out[rows] += above.reshape(len(rows), m, most).sum(-1)
+        out[rows] += above.reshape(len(rows), most, m).sum(1)
     return out * multiple
 
 
