@@ -23,3 +23,30 @@ def register_all() -> None:
     register_backend("data-mixing", "twin", f"{simulator}:twin_backend")
     register_backend("data-mixing", "replay", "allocgym.simulators.data_mixing.replay:Replay")
     register_backend("data-mixing", "real", "allocgym.real_backend.data_mixing.backend:RealMixing")
+    gym.register(
+        id="allocgym/RolloutBudget-v0",
+        entry_point="allocgym.envs.rollout_budget.env:RolloutBudgetEnv",
+        vector_entry_point="allocgym.envs.rollout_budget.env:RolloutBudgetVectorEnv",
+        disable_env_checker=True,
+    )
+    register_problem("rollout-budget", "allocgym.envs.rollout_budget.problem:RolloutBudget")
+    rollouts = "allocgym.simulators.rollout_budget.backend"
+    register_backend("rollout-budget", "simpy", f"{rollouts}:simpy_backend")
+    register_backend("rollout-budget", "twin", f"{rollouts}:twin_backend")
+    grpo = "allocgym.real_backend.rollout_budget.backend"
+    register_backend("rollout-budget", "real", f"{grpo}:RealRollouts")
+    gym.register(
+        id="allocgym/PRBSlicing-v0",
+        entry_point="allocgym.envs.prb_slicing.env:PRBSlicingEnv",
+        vector_entry_point="allocgym.envs.prb_slicing.env:PRBSlicingVectorEnv",
+        disable_env_checker=True,
+    )
+    register_problem("prb-slicing", "allocgym.envs.prb_slicing.problem:PRBSlicing")
+    radio = "allocgym.simulators.prb_slicing"
+    register_backend("prb-slicing", "simpy", f"{radio}.backend:simpy_backend")
+    register_backend("prb-slicing", "twin", f"{radio}.backend:twin_backend")
+    register_backend("prb-slicing", "replay", f"{radio}.replay:Replay")
+    live = "allocgym.real_backend.prb_slicing.backend"
+    register_backend("prb-slicing", "linux", f"{live}:linux_backend")
+    register_backend("prb-slicing", "scope", f"{live}:scope_backend")
+    register_backend("prb-slicing", "ric", f"{live}:ric_backend")

@@ -183,6 +183,9 @@ def train_ppo(
     skip: dict[int, float] | None = None,
     hidden: int = 48,
     progress: Callable[[int, float], None] | None = None,
+    gamma: float = 1.0,
+    n_steps: int | None = None,
+    rate: float = 1e-3,
 ) -> tuple[SetPolicy, dict[str, Any]]:
     """Train the set policy by PPO.
 
@@ -193,16 +196,20 @@ def train_ppo(
         skip: see `SetPolicy`.
         hidden: width.
         progress: called with (steps so far, mean return).
+        gamma: discount; 1 for objectives that are only known at the end.
+        n_steps: of each environment between updates (default: two episodes).
+        rate: first learning rate; it falls to a hundredth.
 
     Returns:
         The policy, and what should be recorded of the training.
     """
     begun = time.perf_counter()
     horizon = env.backend.spec.horizon
+    length = n_steps or 2 * horizon
     model = PPO(
-        SetActorCritic, SB3VecEnv(env), n_steps=2 * horizon,
-        batch_size=min(4096, 2 * horizon * env.num_envs), n_epochs=4,
-        learning_rate=lambda left: 1e-3 * left + 1e-5, gamma=1.0, gae_lambda=0.95,
+        SetActorCritic, SB3VecEnv(env), n_steps=length,
+        batch_size=min(4096, length * env.num_envs), n_epochs=4,
+        learning_rate=lambda left: rate * left + rate / 100, gamma=gamma, gae_lambda=0.95,
         policy_kwargs={"skip": skip, "hidden": hidden}, seed=seed, device="cpu",
     )  # fmt: skip
     model.learn(steps, callback=_Report(progress) if progress else None)

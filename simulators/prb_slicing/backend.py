@@ -218,6 +218,31 @@ class FluidCell(SimulatedCell):
         np.maximum(out.backlog, 0, out=out.backlog)
         return out
 
+    def preview(self, groups: int) -> SlicingOutcome:
+        """The coming period's outcome if every slice had ``groups`` groups (hard masks only).
+
+        The last slice has the carrier's last, smaller group; clairvoyant agents put splits
+        together from these.
+
+        Raises:
+            AllocgymError: slices are coupled, by borrowing or by sharing everything.
+        """
+        s = self.scenario
+        if s.borrow or s.pool:
+            raise AllocgymError("preview: slices with hard masks expected, given borrow or pool")
+        k = len(s.slices)
+        sizes = s.carrier.sizes
+        blocks = np.zeros((self.n, self.batch))
+        blocks[:k] = groups * s.carrier.group
+        blocks[k - 1] = sizes[len(sizes) - groups :].sum()
+        played = self.play(blocks, self._period, keep=False)
+        units = np.zeros((self.batch, self.n), np.int64)
+        units[:, :k] = groups
+        out = self._report(played, first_split(s, self.n) + 0 * units, self._period,
+                           self.outcome.instance)  # fmt: skip
+        out.units, out.prbs = units, blocks.T.astype(np.int64)
+        return out
+
     def _slice(
         self, i: int, blocks: np.ndarray, period: np.ndarray, carries: np.ndarray, out: Played,
         histogram: np.ndarray | None,

@@ -1,0 +1,285 @@
+"""The data plane in the kernel: network namespaces, a veth pair, HTB classes, real datagrams.
+
+``python -m allocgym.real_backend.prb_slicing.plane FOLDER`` is the helper process a `LinuxPlane`
+starts. It makes a namespace of its own (with a user namespace where it is not privileged), forks
+a receiver with another, joins the two by a veth pair and shapes its end: a root class for the
+carrier, a class per slice, a child class with a FIFO per user. Namespaces have no name: they, the
+links and the queues in them vanish with the last process that is in them, whatever killed it.
+Nothing outside these two namespaces ever receives a packet.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
+PR_SET_PDEATHSIG = 1
+SOL_SOCKET, SO_PRIORITY, SO_SNDBUFFORCE = socket.SOL_SOCKET, 12, 32
+STAMP = struct.Struct("<qHBB")
+"""Send time in ns, user number, ends a recorded packet, padding."""
+FRAME = 42
+"""Ethernet, IP and UDP headers: what the queue counts beside the payload."""
+SMALLEST = FRAME + STAMP.size
+ROOT = 0x10000
+PORT = 5001
+HERE, THERE = "10.99.0.1", "10.99.0.2"
+COUNTERS = 8
+"""Per user: bytes and packets sent; packets received, of them later than the target, than 50 ms,
+their delays in ns; the largest lag of the sender in ns; datagrams it could not hand over."""
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when its parent dies."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def unshare(flags: int) -> None:
+    """Leave the parent's namespaces.
+
+    Raises:
+        OSError: the kernel does not allow it.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(flags) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def enter_namespaces() -> str:
+    """Make a network namespace; inside a user namespace where privileges are missing."""
+    uid, gid = os.getuid(), os.getgid()
+    try:
+        unshare(CLONE_NEWNET)
+        return "privileged"
+    except PermissionError:
+        unshare(CLONE_NEWUSER | CLONE_NEWNET)
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
+        Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
+        return "user namespace"
+
+
+def class_id(row: int, user: int | None = None) -> int:
+    """Handle of a slice's class, or of a user's."""
+    return ROOT | (0x10 + row if user is None else 0x100 + 0x40 * row + user)
+
+
+def kbit(rate: float) -> str:
+    """Bits a second as the kernel's tools write it."""
+    return f"{max(int(rate), 8)}bit"
+
+
+class Shaper:
+    """HTB on one interface, through netlink.
+
+    Args:
+        ipr: a `pyroute2.IPRoute` in the right namespace.
+        index: of the interface.
+        users: users of each slice.
+        cell: rate of the whole carrier, bit/s.
+        queue: bytes of a user's FIFO.
+    """
+
+    def __init__(self, ipr: Any, index: int, users: list[int], cell: float, queue: int) -> None:
+        from pyroute2.netlink.rtnl.tcmsg import plugins, sched_pfifo
+
+        # A FIFO limited in bytes takes the same option as the one limited in packets.
+        plugins.setdefault("bfifo", sched_pfifo)
+        self.ipr, self.index, self.users = ipr, index, users
+        self.cell = cell
+        ipr.tc("add", "htb", index, ROOT, default=0)
+        self._set("add", ROOT | 1, ROOT, cell, cell)
+        for i, count in enumerate(users):
+            self._set("add", class_id(i), ROOT | 1, cell / len(users), cell)
+            for u in range(count):
+                # A trickle of its own, the rest borrowed in equal turns: max-min by deficit.
+                self._set("add", class_id(i, u), class_id(i), 8000.0, cell)
+                handle = (0x100 + 0x40 * i + u) << 16
+                ipr.tc("add", "bfifo", index, handle, parent=class_id(i, u), limit=queue)
+
+    def _set(self, verb: str, handle: int, parent: int, rate: float, ceil: float) -> None:
+        self.ipr.tc(
+            f"{verb}-class" if verb == "add" else "change-class", "htb", self.index, handle,
+            parent=parent, rate=kbit(rate), ceil=kbit(ceil), burst=1600, cburst=1600, quantum=1514,
+        )  # fmt: skip
+
+    def apply(self, rates: list[float], borrow: bool = False) -> None:
+        """Set every slice's rate, bit/s; with ``borrow`` a slice may use what others leave."""
+        for i, rate in enumerate(rates):
+            self._set("change", class_id(i), ROOT | 1, rate, self.cell if borrow else rate)
+
+    def read(self) -> list[list[tuple[int, int, int, int]]]:
+        """Per slice and user: bytes and packets sent, bytes waiting, packets dropped."""
+        out = [[(0, 0, 0, 0)] * count for count in self.users]
+        where = {
+            class_id(i, u): (i, u) for i, count in enumerate(self.users) for u in range(count)
+        }
+        for message in self.ipr.get_classes(index=self.index):
+            place = where.get(message["handle"])
+            if place is None:
+                continue
+            stats = message.get_attr("TCA_STATS2")
+            basic = stats.get_attr("TCA_STATS_BASIC")
+            queue = stats.get_attr("TCA_STATS_QUEUE")
+            out[place[0]][place[1]] = (
+                basic["bytes"], basic["packets"], queue["backlog"], queue["drops"],
+            )  # fmt: skip
+        return out
+
+
+def receiver(pipe: socket.socket, shared: np.ndarray, targets: list[float]) -> None:
+    """The users' side: receive datagrams, compare stamps with the clock, count."""
+    die_with_parent()
+    unshare(CLONE_NEWNET)
+    pipe.send(b"1")
+    pipe.recv(1)
+    from pyroute2 import IPRoute
+
+    with IPRoute() as ipr:
+        index = ipr.link_lookup(ifname="users0")[0]
+        ipr.addr("add", index=index, address=THERE, prefixlen=24)
+        ipr.link("set", index=index, state="up")
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setsockopt(SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
+    sock.bind((THERE, PORT))
+    pipe.send(b"2")
+    buffer = bytearray(2048)
+    clock = time.clock_gettime_ns
+    while True:
+        size = sock.recv_into(buffer)
+        if size < STAMP.size:
+            continue
+        sent, user, last, _ = STAMP.unpack_from(buffer)
+        if not last:
+            continue
+        delay = clock(time.CLOCK_MONOTONIC) - sent
+        row = shared[user]
+        row[2] += 1
+        row[3] += delay > targets[user] * 1e6
+        row[4] += delay > 50e6
+        row[5] += delay
+
+
+def sender(
+    pipe: socket.socket, shared: np.ndarray, slots: list[tuple[int, int]], folder: Path
+) -> None:
+    """The network's side: replay a schedule of packets at absolute times, a socket per user."""
+    die_with_parent()
+    base = int(pipe.recv(64))
+    sockets = []
+    for i, u in slots:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.setsockopt(SOL_SOCKET, SO_PRIORITY, class_id(i, u))
+        try:
+            # Too small a buffer would hold the sender back and hide drops.
+            sock.setsockopt(SOL_SOCKET, SO_SNDBUFFORCE, 8 << 20)
+        except PermissionError:
+            sock.setsockopt(SOL_SOCKET, socket.SO_SNDBUF, 8 << 20)
+        sock.connect((THERE, PORT))
+        sock.setblocking(False)
+        sockets.append(sock)
+    with np.load(folder / "schedule.npz") as file:
+        rows = zip(*(file[k].tolist() for k in ("time", "user", "size", "last")), strict=True)
+    clock, mono = time.clock_gettime_ns, time.CLOCK_MONOTONIC
+    zeros = bytes(2048)
+    for at, user, size, last in rows:
+        now = clock(mono)
+        ahead = base + at - now
+        if ahead > 60_000:
+            time.sleep(ahead / 1e9)
+            now = clock(mono)
+        row = shared[user]
+        row[0] += size
+        row[1] += last
+        row[6] = max(row[6], now - base - at)
+        try:
+            sockets[user].send(STAMP.pack(now, user, last, 0) + zeros[: size - SMALLEST])
+        except OSError:
+            row[7] += 1
+    while True:
+        time.sleep(60)
+
+
+def link(child: int) -> tuple[Any, int]:
+    """Make the veth pair, move one end to the receiver; returns netlink and our end's index."""
+    from pyroute2 import IPRoute
+
+    ipr = IPRoute()
+    ipr.link("add", ifname="cell0", kind="veth", peer={"ifname": "users0"})
+    ipr.link("set", index=ipr.link_lookup(ifname="users0")[0], net_ns_pid=child)
+    index = int(ipr.link_lookup(ifname="cell0")[0])
+    ipr.addr("add", index=index, address=HERE, prefixlen=24)
+    ipr.link("set", index=index, state="up")
+    return ipr, index
+
+
+def fork(work: Any, *arguments: Any) -> tuple[int, socket.socket]:
+    """Run ``work(pipe, ...)`` in a child process; it never returns from there."""
+    ours, theirs = socket.socketpair()
+    child = os.fork()
+    if child == 0:
+        try:
+            work(theirs, *arguments)
+        finally:
+            os._exit(1)
+    return child, ours
+
+
+def serve(folder: Path, channel: socket.socket) -> None:
+    """Set the plane up and answer one JSON line after another until the other side goes away."""
+    die_with_parent()
+    stream = channel.makefile("rwb")
+    setup = json.loads(stream.readline())
+    users = setup["users"]
+    slots = [(i, u) for i, count in enumerate(users) for u in range(count)]
+    counters = np.memmap(folder / "counters.bin", np.int64, "r+", shape=(len(slots), COUNTERS))
+    children: list[int] = []
+    try:
+        mode = enter_namespaces()
+        targets = [setup["targets"][i] for i, _ in slots]
+        child, users_end = fork(receiver, counters, targets)
+        children.append(child)
+        users_end.recv(1)
+        feeder, network_end = fork(sender, counters, slots, folder)
+        children.append(feeder)
+        ipr, index = link(child)
+        users_end.send(b"1")
+        users_end.recv(1)
+        shaper = Shaper(ipr, index, users, setup["cell"], int(setup["queue"]))
+        # Learn the neighbour before anything is timed.
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as warm:
+            warm.sendto(b"0", (THERE, PORT))
+        answer: dict[str, Any] = {"ok": mode, "children": children}
+    except Exception as error:  # told to the parent, in one sentence
+        answer = {"error": f"{type(error).__name__}: {error}"}
+    while True:
+        stream.write(json.dumps(answer).encode() + b"\n")
+        stream.flush()
+        line = stream.readline()
+        if not line or "error" in answer:
+            break
+        order = json.loads(line)
+        answer = {"ok": True}
+        if "start" in order:
+            network_end.send(str(order["start"]).encode())
+        if "read" in order:
+            answer["classes"] = shaper.read()
+        if "rates" in order:
+            shaper.apply(order["rates"], order["borrow"])
+    for one in children:
+        os.kill(one, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]), socket.socket(fileno=int(sys.argv[2])))
