@@ -81,6 +81,8 @@ class RuleAllocator:
         multiple: every count is a multiple of this.
         retention: of beliefs from visit to visit (0.7 to 0.8 for large models at small rates).
         prior: pseudo-successes and pseudo-failures before any rollout.
+        pooled: the prior of a prompt follows the running mean of its family (`Context.family`), so
+            that prompts not seen before are judged by their like.
         warm_up: updates with even counts before the rule decides.
         seed: of the rule's own draws.
     """
@@ -93,6 +95,7 @@ class RuleAllocator:
         multiple: int = 1,
         retention: float = 0.8,
         prior: tuple[float, float] = (0.5, 0.75),
+        pooled: bool = True,
         warm_up: int = 0,
         seed: int = 0,
     ) -> None:
@@ -109,6 +112,8 @@ class RuleAllocator:
         self.retention, self.prior, self.warm_up, self.seed = retention, prior, warm_up, seed
         self.rule.begin(1)
         self._beliefs = self._fresh(0)
+        self.pooled = pooled
+        self._pools = np.zeros((2, FAMILIES))
         self._updates = 0
         self._pending: dict[str, np.ndarray] | None = None
         self._view: View | None = None
@@ -176,6 +181,11 @@ class RuleAllocator:
             if ctx.family_accuracy is None
             else np.asarray(ctx.family_accuracy, float)
         )
+        if self.pooled:
+            a0, b0 = self.prior
+            mean = beliefs.category_mean(self._pools[0], self._pools[1], a0 / (a0 + b0))[family]
+            rows["a"] = rows["a"] - a0 + (a0 + b0) * mean
+            rows["b"] = rows["b"] - b0 + (a0 + b0) * (1 - mean)
         return View(
             a=rows["a"] + right, b=rows["b"] + tried - right,
             cost=np.where(known, rows["length"] / mean, 1.0), family=family[None],
@@ -248,13 +258,18 @@ class RuleAllocator:
             np.full(items, float(a)), np.full(items, float(b)), np.array([self.retention]),
         )  # fmt: skip
         if self._view is not None and np.array_equal(self._view.ids[0], ids):
+            where = self._view.family
+            self._pools = np.concatenate([
+                beliefs.pool(self._pools[:1], where, right[None]),
+                beliefs.pool(self._pools[1:], where, (tried - right)[None]),
+            ])  # fmt: skip
             self.rule.heard(self._view, tried[None], right[None])
 
     def state_dict(self) -> dict[str, Any]:
         """See `RolloutAllocator.state_dict`."""
         return {
             "rule": self.rule.name, "updates": self._updates, "beliefs": self._beliefs.to_json(),
-            "state": self.rule.state(),
+            "pools": self._pools.tolist(), "state": self.rule.state(),
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -269,6 +284,7 @@ class RuleAllocator:
             )
         self._updates = int(state["updates"])
         self._beliefs = Beliefs.from_json(state["beliefs"])
+        self._pools = np.array(state["pools"])
         if state["state"]:
             self.rule.load(state["state"])
         self._pending = None

@@ -165,18 +165,23 @@ class MoPPS(Rule):
 
 
 class SequentialUntilMixed(Rule):
-    """Rounds: every prompt not yet mixed asks again; what is left at the end is spread evenly."""
+    """Rounds: half of the even share for all first, then prompts not yet mixed ask again.
+
+    A later round serves the waiting prompts with the fewest tries first, as many each as in the
+    first round; what none of them needs is spread evenly.
+    """
 
     name = "sequential"
     rounds = 4
 
     def units(self, view: View) -> np.ndarray:
         """See `Rule.units`."""
+        if view.round < view.rounds / 2:
+            # The even budget of a round is half of its first two: all prompts, evenly.
+            return proportional(view, view.prompts.astype(float))
         mixed = (view.right > 0) & (view.right < view.tried)
         waiting = ~mixed & (view.prompts > 0)
-        # A prompt that has used four even shares without success waits behind the others.
-        patience = 1 / (1 + view.tried / np.maximum(view.group[:, None], 1))
-        return proportional(view, view.prompts * (waiting * patience + 1e-6))
+        return proportional(view, view.prompts * (waiting + 1e-3))
 
 
 class ReinforceAda(Rule):

@@ -141,7 +141,7 @@ class Anti(Rule):
     def units(self, view: View) -> np.ndarray:
         """See `Rule.units`."""
         p = np.clip(view.mean, 0.02, 0.98)
-        return proportional(view, view.prompts / (p * (1 - p)))
+        return proportional(view, view.prompts / (p * (1 - p)), floor=2)
 
 
 class Deficiency(Rule):

@@ -14,8 +14,6 @@ import numpy as np
 from scipy import special
 from scipy.stats import spearmanr
 
-from allocgym.agents.rollout_budget import catalogue
-from allocgym.agents.rollout_budget.agent import RuleAgent
 from allocgym.benchmarks.core.compare import paired
 from allocgym.benchmarks.core.main import Options
 from allocgym.benchmarks.core.suite import Figure, console, finish, show
@@ -32,11 +30,9 @@ def _rmse(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def held_out_prompts() -> tuple[list[Figure], dict[str, Any]]:
-    """Predict the later visits of prompts that informed no fit."""
-    fit = scenarios.fit("items")
-    acc = recorded.trajectories()
-    k = np.rint(acc * GROUP)[np.arange(len(acc)) % 3 == 2]
-    p, mixed = calibration.posterior(k, EARLY, fit["gain"], tuple(fit["initial beta"]))
+    """Predict every prompt's later visits from its first, by fits to other prompts (three folds)."""
+    k = np.rint(recorded.trajectories() * GROUP)
+    p, mixed = calibration.cross_fitted(k, EARLY)
     later = k[:, EARLY:]
     truth = ((later > 0) & (later < GROUP)) * 1.0
     early = k[:, :EARLY]
@@ -58,7 +54,8 @@ def held_out_prompts() -> tuple[list[Figure], dict[str, Any]]:
     chance = mixed
     unsure = (early.mean(1) > 0.5) & (early.mean(1) < GROUP - 0.5)
     n = np.where(unsure, GROUP, 2)[:, None]
-    pair = np.where(unsure[:, None], chance, _pairs(p, k, fit))
+    differ = calibration.cross_fitted(k, EARLY, group=2)[1]
+    pair = np.where(unsure[:, None], chance, differ)
     rng = np.random.default_rng(0)
     two = rng.hypergeometric(later.astype(int), (GROUP - later).astype(int), 2)
     real = np.where(unsure[:, None], truth, (two == 1) * 1.0)
@@ -88,11 +85,6 @@ def held_out_prompts() -> tuple[list[Figure], dict[str, Any]]:
     beat("zero-variance persistence, absolute error", abs(float(predicted - stay)),
          abs(float(flat.mean() - stay)), f"base rate; real {stay:.3f}, predicted {predicted:.3f}")  # fmt: skip
     return figures, data
-
-
-def _pairs(p: np.ndarray, k: np.ndarray, fit: dict[str, Any]) -> np.ndarray:
-    """Chance that two rollouts differ: from the posterior mean of p (1 - p) of each prompt."""
-    return np.asarray(2 * p * (1 - p) * 0.9)
 
 
 def recorded_curves() -> tuple[list[Figure], dict[str, Any]]:
@@ -183,10 +175,7 @@ def simulate_recorded(episodes: int) -> dict[str, float]:
         ("knapsack-beta, prompt-weighted", "knapsack-beta", "prompt"),
         ("sequential", "sequential", "rollout"),
     ):  # fmt: skip
-        data = own_runs.simulate(
-            fit, RuleAgent, catalogue.make_rule(rule), episodes, weight, steps=int(fit["steps"])
-        )
-        out[name] = data
+        out[name] = own_runs.simulate("tiny", fit, rule, episodes, weight)
     return out
 
 

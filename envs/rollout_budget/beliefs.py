@@ -14,6 +14,8 @@ from allocgym.envs.rollout_budget.records import Beliefs
 
 WINDOW = 16
 """Samples the published Knapsack RL estimator pads a visit to."""
+POOL_KEEP = 0.9
+"""Share of a category's counts kept from one update to the next."""
 FADE = 0.3
 """Weight of the newest visit in the moving averages of mixed share and length."""
 
@@ -90,3 +92,19 @@ def update(
             np.put_along_axis(whole, ids, chosen, 1)
             out[name] = whole
     return Beliefs(**out)
+
+
+def pool(
+    counts: np.ndarray, category: np.ndarray, values: np.ndarray, keep: float = POOL_KEEP
+) -> np.ndarray:
+    """Discounted sums by category: ``(batch, CATEGORIES)`` after ``(batch, n)`` new values."""
+    out = counts * keep
+    batch, width = counts.shape
+    index = category + np.arange(batch)[:, None] * width
+    out = out + np.bincount(index.ravel(), values.ravel(), batch * width).reshape(batch, width)
+    return out
+
+
+def category_mean(pool_a: np.ndarray, pool_b: np.ndarray, start: np.ndarray | float) -> np.ndarray:
+    """Running success rate of each category, ``start`` before any rollout (worth two of them)."""
+    return np.asarray((pool_a + 2 * start) / (pool_a + pool_b + 2))

@@ -12,7 +12,7 @@ from allocgym.envs.core.arrays import columns, total
 from allocgym.envs.core.contracts import Problem, Shares
 from allocgym.envs.core.errors import AllocgymError, unknown
 from allocgym.envs.rollout_budget import beliefs
-from allocgym.envs.rollout_budget.records import RolloutMemory, RolloutOutcome
+from allocgym.envs.rollout_budget.records import CATEGORIES, RolloutMemory, RolloutOutcome
 
 ROW_FEATURES = (
     "posterior mean", "posterior sd", "log relative cost", "staleness", "recent mixed share",
@@ -72,9 +72,10 @@ class RolloutBudget(Problem[RolloutOutcome, RolloutMemory, Shares]):
     def begin(self, outcome: RolloutOutcome) -> RolloutMemory:
         """See `Problem.begin`."""
         inst = outcome.instance
+        none = np.zeros((len(outcome.step), CATEGORIES))
         return self._remember(
             outcome, beliefs.fresh(inst.prior_a, inst.prior_b), np.zeros(len(outcome.step)),
-            np.zeros_like(outcome.spent), np.zeros(len(outcome.step)),
+            np.zeros_like(outcome.spent), np.zeros(len(outcome.step)), (none, none),
         )  # fmt: skip
 
     def update(self, memory: RolloutMemory, outcome: RolloutOutcome) -> RolloutMemory:
@@ -83,6 +84,7 @@ class RolloutBudget(Problem[RolloutOutcome, RolloutMemory, Shares]):
         ended = outcome.round == 0
         known = memory.beliefs
         slope = memory.slope
+        pools = (memory.pool_a, memory.pool_b)
         if ended.any():
             size = outcome.tried + (outcome.tried == 0)
             tried, share = outcome.tried, outcome.mixed / np.maximum(outcome.prompts, 1)
@@ -93,9 +95,21 @@ class RolloutBudget(Problem[RolloutOutcome, RolloutMemory, Shares]):
                 outcome.right * (tried > 0), share, outcome.tokens / size, outcome.step,
                 inst.prior_a, inst.prior_b, inst.retention,
             )  # fmt: skip
+            if inst.pooled.any():
+                ids = outcome.last_ids
+                where = np.take_along_axis(inst.category, ids, 1)
+                right = outcome.right * ended[:, None]
+                fresh = (
+                    beliefs.pool(pools[0], where, right),
+                    beliefs.pool(pools[1], where, tried - right),
+                )
+                pools = tuple(  # type: ignore[assignment]
+                    np.where(ended[:, None], new, old)
+                    for new, old in zip(fresh, pools, strict=True)
+                )
             slope = slope + beliefs.FADE * (outcome.accuracy - memory.accuracy - slope) * ended
         return self._remember(
-            outcome, known, slope, memory.spent + outcome.spent, outcome.all_tokens
+            outcome, known, slope, memory.spent + outcome.spent, outcome.all_tokens, pools
         )
 
     @staticmethod
@@ -105,7 +119,7 @@ class RolloutBudget(Problem[RolloutOutcome, RolloutMemory, Shares]):
 
     def _remember(
         self, outcome: RolloutOutcome, known: Any, slope: np.ndarray, spent: np.ndarray,
-        tokens: np.ndarray,
+        tokens: np.ndarray, pools: tuple[np.ndarray, np.ndarray],
     ) -> RolloutMemory:  # fmt: skip
         tried, right = outcome.tried, outcome.right
         within = outcome.round > 0
@@ -117,6 +131,7 @@ class RolloutBudget(Problem[RolloutOutcome, RolloutMemory, Shares]):
             step=outcome.step, round=outcome.round, accuracy=outcome.accuracy,
             heldout=outcome.heldout, family_accuracy=outcome.family_accuracy,
             prompt_ratio=outcome.prompt_ratio, rollout_ratio=outcome.rollout_ratio, slope=slope,
+            pool_a=pools[0], pool_b=pools[1],
             spent=spent, tokens=tokens, objective=1.0 - outcome.heldout, instance=outcome.instance,
         )  # fmt: skip
 
@@ -137,6 +152,15 @@ class RolloutBudget(Problem[RolloutOutcome, RolloutMemory, Shares]):
         }  # fmt: skip
         out["last_mean"] = beliefs.take(memory.beliefs.mean, ids)
         out["family"] = beliefs.take(inst.family, ids)
+        if inst.pooled.any():
+            # Evidence of one's own on a prior that follows the category's running mean.
+            a0, b0 = (beliefs.take(prior, ids) for prior in (inst.prior_a, inst.prior_b))
+            start = (inst.prior_a.sum(1) / (inst.prior_a + inst.prior_b).sum(1))[:, None]
+            mean = beliefs.category_mean(memory.pool_a, memory.pool_b, start)
+            mean = np.take_along_axis(mean, beliefs.take(inst.category, ids), 1)
+            on = inst.pooled[:, None] > 0
+            out["a"] = np.where(on, out["a"] - a0 + (a0 + b0) * mean, out["a"])
+            out["b"] = np.where(on, out["b"] - b0 + (a0 + b0) * (1 - mean), out["b"])
         if memory.round.any():
             out["a"] = out["a"] + memory.right
             out["b"] = out["b"] + (memory.tried - memory.right)

@@ -20,6 +20,9 @@ class RolloutInstance(Record):
     Attributes:
         family: ``(batch, items)`` int64 family of each item.
         families: ``(batch,)`` int64 number of families.
+        category: ``(batch, items)`` int64 below `CATEGORIES`: items of one category are alike
+            enough to share a running prior (a family at a level, or the family).
+        pooled: ``(batch,)`` 1 where beliefs start from the category's running mean.
         prior_a: ``(batch, items)`` pseudo-successes of the belief before any rollout.
         prior_b: ``(batch, items)`` pseudo-failures.
         retention: ``(batch,)`` share of a belief's evidence kept from one visit to the next.
@@ -36,6 +39,8 @@ class RolloutInstance(Record):
 
     family: np.ndarray
     families: np.ndarray
+    category: np.ndarray
+    pooled: np.ndarray
     prior_a: np.ndarray
     prior_b: np.ndarray
     retention: np.ndarray
@@ -103,6 +108,8 @@ class RolloutOutcome(Outcome):
 
 FAMILIES = 8
 """Columns of ``family_accuracy``: the most families an instance may have."""
+CATEGORIES = 32
+"""The most categories that may share a prior."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -145,6 +152,7 @@ class RolloutMemory(Record):
         tried, right: ``(batch, n)`` what these rows got in the rounds of this update so far.
         step, round, accuracy, heldout, family_accuracy, prompt_ratio, rollout_ratio: as in
             `RolloutOutcome`.
+        pool_a, pool_b: ``(batch, 32)`` discounted successes and failures by category.
         slope: ``(batch,)`` moving average of the change of measured accuracy in an update.
         spent: ``(batch,)`` int64 rollouts so far.
         tokens: ``(batch,)`` tokens so far.
@@ -163,6 +171,8 @@ class RolloutMemory(Record):
     family_accuracy: np.ndarray
     prompt_ratio: np.ndarray
     rollout_ratio: np.ndarray
+    pool_a: np.ndarray
+    pool_b: np.ndarray
     slope: np.ndarray
     spent: np.ndarray
     tokens: np.ndarray

@@ -50,6 +50,7 @@ class Setting:
         warm_steps: supervised steps before; the result is cached.
         warm_seed: of the warm start (the same model for every seed of a run).
         retention: of beliefs from visit to visit.
+        prior_strength: pseudo-rollouts of a prompt's prior, which follows its cell's running mean.
         price: accuracy that a mean update's tokens cost.
         token_seconds: charged per generated token.
         update_seconds: charged per update.
@@ -75,6 +76,7 @@ class Setting:
     warm_steps: int = 800
     warm_seed: int = 0
     retention: float = 0.8
+    prior_strength: float = 4.0
     price: float = 0.0
     token_seconds: float = 3e-5
     update_seconds: float = 0.1
@@ -213,12 +215,17 @@ class RealRollouts(Backend[RolloutOutcome, Shares]):
         else:
             items = len(self.tasks)
             family = np.array([families[t.cell] for t in self.tasks])
+        category = (
+            np.zeros(items, np.int64) if self.bins else np.array([t.cell for t in self.tasks])
+        )
         one = np.ones(1)
         whole = np.ones(1, np.int64)
         mean = float(np.mean([len(t.answer) + 1 for t in self.tasks]))
         return RolloutInstance(
             family=family[None], families=whole * len(tasks.FAMILY_NAMES),
-            prior_a=np.full((1, items), 0.5), prior_b=np.full((1, items), 0.75),
+            category=category[None], pooled=one * (not self.bins),
+            prior_a=np.full((1, items), 0.4 * made.prior_strength),
+            prior_b=np.full((1, items), 0.6 * made.prior_strength),
             retention=one * made.retention, budget=whole * (made.budget // made.rounds),
             low=whole * made.low, high=whole * made.high, multiple=whole * made.multiple,
             horizon=whole * made.horizon, rounds=whole * made.rounds,

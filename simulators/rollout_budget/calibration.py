@@ -18,6 +18,8 @@ from allocgym.simulators.rollout_budget import recorded
 
 FITS = Path(__file__).parent / "fits"
 GROUP = 8
+SAMPLES = 160.0
+"""Held-out rollouts behind each recorded cell accuracy."""
 
 
 def beta_binomial(k: np.ndarray, n: int) -> tuple[float, float]:
@@ -79,7 +81,8 @@ def trajectories() -> dict[str, Any]:
         post = 1 / (w + 1 / sd**2)
         sd = float(np.sqrt(slope[informative].var() + post[informative].mean()))
     early = 8
-    predicted = predict_held(k[held], early, gain)
+    weights = joint(train)
+    predicted = posterior(k[held], early, weights)[0]
     truth = acc[held][:, early:].mean(0)
     naive = np.full_like(truth, acc[held][:, :early].mean())
     return {
@@ -98,35 +101,71 @@ def trajectories() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def predict_held(k: np.ndarray, early: int, gain: float) -> np.ndarray:
-    """Success rates of held-out prompts after their first ``early`` visits.
+BASES = np.linspace(-9.0, 9.0, 61)
+GAINS = np.linspace(-3.0, 6.0, 11)
+"""Grid of a prompt's initial logit and its gain; chosen by cross-validation inside the fitted prompts."""
 
-    Bases come from those visits alone, the gain from other prompts. The posterior of the base is
-    kept as a grid, so that never-solved prompts keep their chance.
 
-    Returns:
-        ``(prompts, visits - early)`` posterior mean success rates.
+def _likelihood(k: np.ndarray, visits: int) -> np.ndarray:
+    """Log-likelihood ``(prompts, grid)`` of the first columns of ``k`` in a run of ``visits``."""
+    tau = np.linspace(0, 1, visits)[: k.shape[1]]
+    x = (BASES[:, None, None] + GAINS[None, :, None] * tau).reshape(-1, k.shape[1])
+    return np.asarray(
+        -(k @ np.logaddexp(0, -x).T) - (GROUP - k) @ np.logaddexp(0, x).T
+    )
+
+
+def joint(k: np.ndarray, rounds: int = 60) -> np.ndarray:
+    """Distribution over the grid behind the prompts of ``k``: nonparametric maximum likelihood (EM).
+
+    A Beta distribution is too smooth at its ends: never-solved and always-solved prompts are many.
     """
-    return posterior(k, early, gain)[0]
+    ll = _likelihood(k, k.shape[1])
+    like = np.exp(ll - ll.max(1, keepdims=True))
+    weights = np.full(like.shape[1], 1 / like.shape[1])
+    for _ in range(rounds):
+        w = like * weights
+        w /= w.sum(1, keepdims=True)
+        # A hundredth of a prompt everywhere: nothing is impossible.
+        weights = w.sum(0) + 0.01
+        weights /= weights.sum()
+    return np.asarray(weights)
+
+
+def cross_fitted(
+    k: np.ndarray, early: int, group: int = GROUP, folds: int = 3
+) -> tuple[np.ndarray, np.ndarray]:
+    """`posterior` of every prompt, its distribution fitted to the other folds' prompts."""
+    place = np.arange(len(k)) % folds
+    p = np.empty((len(k), k.shape[1] - early))
+    mixed = np.empty_like(p)
+    for fold in range(folds):
+        weights = joint(k[place != fold])
+        p[place == fold], mixed[place == fold] = posterior(k[place == fold], early, weights, group)
+    return p, mixed
 
 
 def posterior(
-    k: np.ndarray, early: int, gain: float, beta: tuple[float, float] = (0.35, 0.68)
+    k: np.ndarray, early: int, weights: np.ndarray, group: int = GROUP
 ) -> tuple[np.ndarray, np.ndarray]:
-    """As `predict_held`, with the chance of a mixed group of 8 beside each rate."""
+    """Success rates and chances of a mixed group after a prompt's first ``early`` visits.
+
+    Args:
+        k: ``(prompts, visits)`` successes of `GROUP`; only the first ``early`` columns are read.
+        early: visits known.
+        weights: of the grid (`joint`), from other prompts.
+        group: rollouts of the group in question.
+
+    Returns:
+        ``(prompts, visits - early)`` posterior means of both.
+    """
     visits = k.shape[1]
-    tau = np.linspace(0, 1, visits)
-    grid = np.linspace(-9, 9, 181)
-    prior = beta[0] * -np.logaddexp(0, -grid) + beta[1] * -np.logaddexp(0, grid)
-    seen = k[:, :early].sum(1)
-    x = grid[:, None] + gain * tau[None]
-    log = -np.logaddexp(0, -x[:, :early]).sum(1), -np.logaddexp(0, x[:, :early]).sum(1)
-    # Rates within the early visits differ little; counts are taken at each visit's own rate.
-    ll = prior + np.outer(seen / early, log[0]) + np.outer(GROUP - seen / early, log[1])
+    ll = _likelihood(k[:, :early], visits) + np.log(weights)
     w = np.exp(ll - ll.max(1, keepdims=True))
     w /= w.sum(1, keepdims=True)
-    p = special.expit(x[:, early:])
-    mixed = 1 - p**GROUP - (1 - p) ** GROUP
+    tau = np.linspace(0, 1, visits)[early:]
+    p = special.expit((BASES[:, None, None] + GAINS[None, :, None] * tau).reshape(-1, len(tau)))
+    mixed = 1 - p**group - (1 - p) ** group
     return w @ p, w @ mixed
 
 
@@ -179,7 +218,7 @@ def regress(
             [path[run.logged][:, fam[c]] for run, path in zip(runs, paths, strict=True)]
         )
         acc = np.concatenate([run.cells[:, c] for run in runs])
-        k, n = acc * 160 + 0.5, 161.0
+        k, n = acc * SAMPLES + 0.5, SAMPLES + 1.0
         y = np.log(k / (n - k))
         w = k * (n - k) / n
         # Ridge: slopes near 1 unless the cell says otherwise.
@@ -206,7 +245,7 @@ def fit_runs(
 
     def curve(run: recorded.Run, path: np.ndarray, slope: Any, base: Any) -> np.ndarray:
         fam = np.array(run.families)
-        return special.expit(base + slope * path[run.logged][:, fam]).mean(1)
+        return np.asarray(special.expit(base + slope * path[run.logged][:, fam]).mean(1))
 
     def cost(x: np.ndarray) -> float:
         found = paths(x)

@@ -29,7 +29,7 @@ def trajectories() -> np.ndarray:
     return np.array([v[:visits] for v in raw.values()], float)
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Run:
     """One recorded run.
 

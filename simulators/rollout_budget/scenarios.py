@@ -14,7 +14,7 @@ from scipy import special
 
 from allocgym.envs.core import draws
 from allocgym.envs.core.errors import AllocgymError, unknown
-from allocgym.envs.rollout_budget.records import FAMILIES, RolloutInstance
+from allocgym.envs.rollout_budget.records import CATEGORIES, FAMILIES, RolloutInstance
 from allocgym.simulators.rollout_budget.costs import CostModel
 from allocgym.simulators.rollout_budget.law import Law
 
@@ -23,7 +23,10 @@ POOLS = ("beta", "hard-tail", "same", "cells")
 
 @functools.cache
 def fit(name: str) -> dict[str, Any]:
-    """Read a fitted JSON file (``"items"``, ``"tiny"`` or ``"cost"``)."""
+    """Read a fitted JSON file (``"items"``, ``"tiny"``, ``"cost"``, or a path)."""
+    if name.endswith(".json"):
+        found: dict[str, Any] = json.loads(Path(name).read_text())
+        return found
     text = (Path(__file__).parent / "fits" / f"{name}.json").read_text()
     data: dict[str, Any] = json.loads(text)
     return data
@@ -72,6 +75,7 @@ class Scenario:
             is skipped, one with more is trained by rollouts.
         evaluation: held-out rollouts behind a measured accuracy.
         prior_strength: pseudo-rollouts of the belief before any (1e6: prompts are known alike).
+        cells: fit behind the pool ``"cells"``: a name, or the path of a JSON file.
     """
 
     name: str
@@ -108,6 +112,7 @@ class Scenario:
     three_way: bool = False
     evaluation: int = 2000
     prior_strength: float = 1.25
+    cells: str = "tiny"
 
     def __post_init__(self) -> None:
         if self.pool not in POOLS:
@@ -169,6 +174,7 @@ SCENARIOS = {
         ),
         Scenario(
             "tiny", pool="cells", families=5, own=_OWN, mean_tokens=8.0, gain=_REACH,
+            prior_strength=4.0,
             limit=_RUNS["limit"] / _REACH, **_FITTED,
         ),
         Scenario(
@@ -268,12 +274,12 @@ def sample(
         u = draws.uniform(draws.stream(seeds, "difficulty", items), 0)
         rank = np.argsort(np.argsort(draws.uniform(draws.stream(seeds, "rank", items), 0), 0), 0)
         quantile = (rank + u) / items
+    category = np.minimum(family, CATEGORIES - 1)
     slope = np.exp(
         scenario.slope_spread * draws.normal(draws.stream(seeds, "slope", items), 0)
     )
     if scenario.pool == "cells":
-        slope, base, family = _tiny_cells(seeds, items)
-        logit = base
+        slope, logit, family, category = _recorded_cells(scenario.cells, seeds, items)
     else:
         rate = initial_rates(scenario.pool, quantile)
         if scenario.need > 0 and not bins:
@@ -312,6 +318,8 @@ def sample(
     m = int(prompts.max()) if bins else 1
     instance = RolloutInstance(
         family=families.T, families=whole * count,
+        category=np.broadcast_to(category[:, None], (items, batch)).T,
+        pooled=full * (not bins),
         prior_a=np.full((items, batch), 0.4 * scenario.prior_strength).T,
         prior_b=np.full((items, batch), 0.6 * scenario.prior_strength).T,
         retention=full * (0.8 if not bins else 0.8 / max(m, 1) ** 0.5),
@@ -327,14 +335,14 @@ def sample(
     return Sampled(instance, law, length.astype(dtype), prompts.astype(dtype))
 
 
-def _tiny_cells(seeds: np.ndarray, items: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Slopes, initial logits and families of prompts like those of the tiny real back end."""
-    data = fit("tiny")
+def _recorded_cells(
+    name: str, seeds: np.ndarray, items: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Slopes, initial logits, families and cells of prompts like those of the tiny real back end."""
+    data = fit(name)
     cells = len(data["base"])
-    cell = np.arange(items) * cells // items
-    # Items of one cell are spread out, so that every update is offered every cell.
-    cell = cell[np.argsort(np.arange(items) % max(items // cells, 1), kind="stable")]
+    cell = np.arange(items) % cells
     spread = data["within"] * draws.normal(draws.stream(seeds, "within", items), 0)
     base = np.array(data["base"])[cell][:, None] + spread
     slope = np.maximum(np.array(data["slope"])[cell][:, None], 0.05) + 0 * spread
-    return slope, base, np.array(data["families"])[cell]
+    return slope, base, np.array(data["families"])[cell], cell
