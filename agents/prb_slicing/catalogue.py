@@ -52,7 +52,9 @@ def make(name: str | Path, problem: PRBSlicing) -> Agent:
         try:
             units = np.array([int(k) for k in text.split("-")[1:]])
         except ValueError as error:
-            raise AllocgymError(f"agent: static-3-5-9 or the like expected, given {text}") from error
+            raise AllocgymError(
+                f"agent: static-3-5-9 or the like expected, given {text}"
+            ) from error
         return rules.Static(problem, units, text)
     shipped = PRETRAINED / f"{text}.zip"
     if shipped.exists():

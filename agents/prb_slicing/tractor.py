@@ -141,7 +141,7 @@ def train_dqn(
         for _ in range(updates if len(store) > 4 else 0):
             parts = [store[k] for k in rng.integers(0, len(store), 2)]
             rows = rng.integers(0, n, (2, 256))
-            s, a, r, s2, m2, d = (
+            s, a, r, s2, m2, _d = (
                 torch.as_tensor(np.concatenate([p[k][i] for p, i in zip(parts, rows, strict=True)]))
                 for k in range(6)
             )
@@ -179,16 +179,15 @@ def train_table(
     shape = (*[users + 1] * n, *[groups + 1] * (n - 1))
     total = np.zeros(shape)
     seen = np.zeros(shape)
-    state, _ = env.reset(seed=seed)
+    _state, _ = env.reset(seed=seed)
     for _ in range(steps):
         mask = env.action_masks()
         action = np.where(mask, rng.random(mask.shape), -1).argmax(1)
-        after, reward, done, _, info = env.step(action)
+        after, reward, _done, _, info = env.step(action)
         # The score depends on the split that was in force: the state the move led to.
         cell = table_index(info.get("final_obs", after), shape, groups)
         np.add.at(total, cell, reward)
         np.add.at(seen, cell, 1)
-        state = after
     mean = np.divide(total, seen, out=np.full(shape, np.nan), where=seen > 0)
     table = np.full((*shape, actions), -1e9)
     for counts in np.ndindex(*shape[:n]):

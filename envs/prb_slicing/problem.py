@@ -263,7 +263,9 @@ class PRBSlicing(Problem[SlicingOutcome, SlicingMemory, Shares]):
             return match.argmax(1)
         change = decision.units - memory.units
         if (np.abs(change).sum(1) > 2).any():
-            raise AllocgymError("decision: more than one group moves; actions='moves' cannot say so")
+            raise AllocgymError(
+                "decision: more than one group moves; actions='moves' cannot say so"
+            )
         moves = {pair: k for k, pair in enumerate(all_moves(self.n_max), start=1)}
         return np.array([moves.get((int(r.argmin()), int(r.argmax())), 0) for r in change])
 

@@ -122,9 +122,7 @@ class Shaper:
     def read(self) -> list[list[tuple[int, int, int, int]]]:
         """Per slice and user: bytes and packets sent, bytes waiting, packets dropped."""
         out = [[(0, 0, 0, 0)] * count for count in self.users]
-        where = {
-            class_id(i, u): (i, u) for i, count in enumerate(self.users) for u in range(count)
-        }
+        where = {class_id(i, u): (i, u) for i, count in enumerate(self.users) for u in range(count)}
         for message in self.ipr.get_classes(index=self.index):
             place = where.get(message["handle"])
             if place is None:

@@ -269,7 +269,19 @@ class FluidCell(SimulatedCell):
             columns = np.flatnonzero(waits)
             coming = volume[:, columns] * inverse[:, columns, None]
             granted[:, columns] = self._stepwise(
-                i, columns, start, coming, number, blocks, carries, work, backlog, count, missing, out, histogram
+                i,
+                columns,
+                start,
+                coming,
+                number,
+                blocks,
+                carries,
+                work,
+                backlog,
+                count,
+                missing,
+                out,
+                histogram,
             )
         target = s.target(i)
         out.late[i] += fluid.late_packets(first, last, count, target)
@@ -297,7 +309,7 @@ class FluidCell(SimulatedCell):
         """  # noqa: D205
         s = self.scenario
         u, m, bins = coming.shape
-        steps = int(round(s.period / fluid.STEP))
+        steps = round(s.period / fluid.STEP)
         fine, width = bins // steps, s.period / bins
         split = coming.reshape(u, m, steps, fine)
         summed = split[..., 0] if fine == 1 else split.sum(3)

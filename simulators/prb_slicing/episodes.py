@@ -79,9 +79,7 @@ class Workload:
         self.active = np.arange(u)[None, :, None] < self.users[:, None, :]
         low, high = np.log(s.load)
         self.load = np.exp(low + (high - low) * self._draw("load")[0])
-        which, offset = (
-            self._draw(p, n * u).reshape(n, u, -1) for p in ("trace", "trace offset")
-        )
+        which, offset = (self._draw(p, n * u).reshape(n, u, -1) for p in ("trace", "trace offset"))
         self._trace = np.zeros((n, u, self.batch), np.int64)
         self._first = np.zeros_like(self._trace)
         self._length = np.ones_like(self._trace)
@@ -106,9 +104,7 @@ class Workload:
         """The traces of slice ``row``, cut into this scenario's periods."""
         s = self.scenario
         width = FINE_MS if self.fine[row] else COARSE_MS
-        return traffic.library(
-            s.source, s.split, s.slices[row], s.period, int(round(s.period / width))
-        )
+        return traffic.library(s.source, s.split, s.slices[row], s.period, round(s.period / width))
 
     def innovation(self, index: np.ndarray) -> np.ndarray:
         """Standard normal draw of each channel for a period, ``(n, u or 1, batch)``."""
@@ -140,7 +136,7 @@ class Workload:
         """Bytes and packets of slice ``row``, ``(u, batch, bins)`` float32 and uint8."""
         s = self.scenario
         if s.control:
-            bins = int(round(s.period / (FINE_MS if self.fine[row] else COARSE_MS)))
+            bins = round(s.period / (FINE_MS if self.fine[row] else COARSE_MS))
             rate = CONTROL_RATES[KINDS.index(s.slices[row])] * 125 * s.period / bins
             ones = np.broadcast_to(self.active[row, :, :, None], (self.u, self.batch, bins))
             return ones * np.float32(rate) * self.load[:, None], ones.astype(np.uint8)

@@ -158,8 +158,8 @@ class Cell:
         elif scheduler == "pf":
             grants = proportional_fair(needs, blocks, [u.carries / u.average for u in users])
         else:
-            grants = water(needs, blocks) if not self.whole else whole_water(
-                needs, blocks, self.turn
+            grants = (
+                water(needs, blocks) if not self.whole else whole_water(needs, blocks, self.turn)
             )
         for user, grant in zip(users, grants, strict=True):
             if grant:

@@ -15,7 +15,7 @@ CODE_RATE = 0.93
 
 @functools.cache
 def sizes() -> np.ndarray:
-    """Bits of a transport block, ``(27 indices, 110 blocks)`` (table 7.1.7.2.1-1)."""
+    """Bits of a transport block, ``(27 indices, 100 blocks)`` (table 7.1.7.2.1-1)."""
     file = public_data.path("prb/tables/tbs_36213_bits.csv")
     return np.loadtxt(file, delimiter=",", skiprows=1, dtype=np.int64)[:, 1:]
 

@@ -149,11 +149,11 @@ def generate(kind: str, seconds: float, seed: int) -> Trace:
             continue
         quantiles = levels[state]
         amount = np.interp(rng.random(), np.linspace(0, 1, quantiles.size), quantiles)
-        count = max(int(round(amount / max(sizes.mean(), 1))), 1)
+        count = max(round(amount / max(sizes.mean(), 1)), 1)
         drawn = np.interp(rng.random(count), grid, sizes)
         drawn = np.maximum(np.rint(drawn * amount / drawn.sum()), SMALLEST).astype(np.int64)
         burst = max(float(np.interp(rng.random(), np.linspace(0, 1, gaps.size), gaps)), 1.0)
-        starts = np.sort(rng.random(max(int(round(count / burst)), 1))) * 249.0
+        starts = np.sort(rng.random(max(round(count / burst), 1))) * 249.0
         which = np.sort(rng.integers(0, starts.size, count))
         times.append(k * 250.0 + starts[which])
         packets.append(drawn)

@@ -1,0 +1,127 @@
+"""``--suite live``: frozen agents on real packets, and the simulator's word for the same episodes."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from typing import Any
+
+import numpy as np
+
+from allocgym.agents.prb_slicing import catalogue
+from allocgym.benchmarks.core.compare import paired
+from allocgym.benchmarks.core.main import Options
+from allocgym.benchmarks.core.suite import Figure, console, finish, show
+from allocgym.envs.core.registry import make_backend, make_problem
+from allocgym.real_backend.prb_slicing.linux import probe
+
+AGENTS = ("expert", "demand-proportional", "learned")
+MIXES = ("123", "134", "323")
+SETTING: dict[str, Any] = {
+    "scenario": "traces", "split": "test", "load": 2.0, "channel": "slice",
+}  # fmt: skip
+
+
+def episode(engine: str, agent: str, mix: str, seed: int, horizon: int) -> dict[str, Any]:
+    """Play one episode; totals of throughput and backlog, scores, and how exact the timing was."""
+    problem: Any = make_problem("prb-slicing")
+    cell: Any = make_backend(problem, engine, mix=mix, horizon=horizon, **SETTING)
+    one = catalogue.make(agent, problem)
+    outcome = cell.reset(np.array([seed]))
+    one.begin(cell.spec, seed)
+    one.tell(outcome)
+    served, backlog, sla, tractor, dropped = np.zeros(cell.n), np.zeros(cell.n), 0.0, 0.0, 0.0
+    late = packets = 0.0
+    while not outcome.done.all():
+        outcome = cell.spend(one.ask())
+        one.tell(outcome)
+        served += outcome.served[0].sum(1)
+        backlog += outcome.backlog[0].sum(1) / horizon
+        dropped += float(outcome.dropped.sum())
+        late += float(outcome.late[0, 1])
+        packets += float(outcome.packets[0, 1])
+        sla += float(one.memory.sla[0]) / horizon
+        tractor += float(one.memory.tractor[0]) / horizon
+    out = {
+        "served": served.tolist(),
+        "backlog": backlog.tolist(),
+        "sla": sla,
+        "tractor": tractor,
+        "dropped": dropped,
+        "late": late / max(packets, 1),
+    }
+    if engine == "linux":
+        out["control ms"] = float(np.median(np.array(cell.control_ms).sum(1)))
+        out["sender lag ms"] = cell.adapter.plane.sender_lag_ms
+    cell.close()
+    return out
+
+
+def suite(options: Options) -> int:
+    """Run the suite."""
+    begun = time.time()
+    found = probe()
+    if "missing" in found:
+        console.print(f"skipped: {found['missing']}")
+        figures = [Figure("throughput, live over simulated", None, "within 2 %", None,
+                          detail=f"skipped: {found['missing']}")]  # fmt: skip
+        return finish("live", figures, found, begun, options)
+    horizon = 60 if options.quick else 240
+    mixes = options.cases or list(MIXES[:1] if options.quick else MIXES)
+    agents = options.agents or list(AGENTS)
+    rows: list[dict[str, Any]] = []
+    for mix, seed in itertools.product(mixes, range(options.seeds)):
+        for agent in agents:
+            real = episode("linux", agent, mix, seed, horizon)
+            told = episode("simpy", agent, mix, seed, horizon)
+            rows.append({"mix": mix, "seed": seed, "agent": agent, "live": real, "simulated": told})
+        console.print(f"mix {mix}, seed {seed}: played")
+    figures = judge(rows, agents)
+    for agent in agents:
+        mine = [r for r in rows if r["agent"] == agent]
+        ratio = [sum(r["live"]["served"]) / sum(r["simulated"]["served"]) - 1 for r in mine]
+        console.print(
+            f"{agent}: throughput off by {np.mean(ratio):+.4f} (worst {max(map(abs, ratio)):.4f})"
+        )
+    keys = ("sla", "tractor", "late", "dropped")
+    show("live and simulated", ["agent", *[f"{k}, {e}" for k in keys for e in ("live", "sim")]], [
+        [a, *[float(np.mean([r[e][k] for r in rows if r["agent"] == a]))
+              for k in keys for e in ("live", "simulated")]] for a in agents
+    ])  # fmt: skip
+    results = {"setting": SETTING, "horizon": horizon, "kernel": found, "episodes": rows}
+    return finish("live", figures, results, begun, options)  # fmt: skip
+
+
+def judge(rows: list[dict[str, Any]], agents: list[str]) -> list[Figure]:
+    """Throughput (must), backlog and the order of agents (aims)."""
+    throughput = [sum(r["live"]["served"]) / sum(r["simulated"]["served"]) - 1 for r in rows]
+    worst = max(abs(t) for t in throughput)
+    real = sum(sum(r["live"]["backlog"]) for r in rows)
+    told = sum(sum(r["simulated"]["backlog"]) for r in rows)
+    figures = [
+        Figure("throughput, live over simulated, worst episode", round(worst, 4), "<= 0.02",
+               worst <= 0.02, detail=f"mean {np.mean(throughput):+.4f}"),
+        Figure("mean backlog, live over simulated", round(real / told - 1, 4), "within 0.10",
+               abs(real / told - 1) <= 0.1, "aim"),
+        Figure("control step on the plane, median ms",
+               round(float(np.median([r["live"]["control ms"] for r in rows])), 2), "reported",
+               True, "aim"),
+    ]  # fmt: skip
+    wrong, judged = [], 0
+    for one, other in itertools.combinations(agents, 2):
+        values = {
+            (a, e): np.array([r[e]["sla"] for r in rows if r["agent"] == a])
+            for a in (one, other) for e in ("live", "simulated")
+        }  # fmt: skip
+        d = paired(-values[one, "live"], -values[other, "live"])
+        if d.verdict == "tie":
+            continue
+        judged += 1
+        predicted = values[one, "simulated"].mean() - values[other, "simulated"].mean()
+        if np.sign(predicted) != np.sign(-d.mean):
+            wrong.append(f"{one} and {other}")
+    figures.append(
+        Figure("pairs that differ live and are ordered the same", f"{judged - len(wrong)}/{judged}",
+               "all", not wrong, "aim", "; ".join(wrong))
+    )  # fmt: skip
+    return figures
