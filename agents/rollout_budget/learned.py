@@ -83,7 +83,7 @@ class LearnedIndex(Rule):
         return proportional(view, blend * greedy / whole + (1 - blend) * shares, 0)
 
 
-START = (0.2, 0.2, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -0.5, -1.0)
+START = (0.5, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -0.5, -1.0)
 AXES = ("rollouts", "tokens", "seconds")
 
 
@@ -115,10 +115,10 @@ def train(
     from allocgym.agents.rollout_budget.agent import RuleAgent
 
     begun, used = time.perf_counter(), time.process_time()
-    batch = 24
+    batch = 16
     backend = make_backend(batch)
     search = cma.CMAEvolutionStrategy(
-        np.array(START), 0.4, {"seed": seed + 1, "verbose": -9, "popsize": 10}
+        np.array(START), 0.4, {"seed": seed + 1, "verbose": -9, "popsize": 8}
     )
     for iteration in range(iterations):
         seeds = 2**40 + (seed * iterations + iteration) * batch + np.arange(batch)

@@ -36,7 +36,7 @@ class RolloutFront(Front):
     package: ClassVar[str] = "rollout_budget"
     env_ids: ClassVar[tuple[str, ...]] = ("allocgym/RolloutBudget-v0",)
     scenario: ClassVar[str] = "qwen1.5b-dsr"
-    trainers = {"cma": 22, "ppo": 10}  # noqa: RUF012
+    trainers = {"cma": 16, "ppo": 10}  # noqa: RUF012
     suites = SUITES
 
     def scenarios(self) -> list[str]:

@@ -25,24 +25,30 @@ TRAINERS = ("cma", "ppo")
 SHORT = 0.5
 """Episodes are this much shorter in training (the same gain in fewer, larger steps)."""
 SHIPPED = (
-    ("hetero-cost", "tokens"), ("hard-tail", "rollouts"), ("prereq", "rollouts"),
-    ("hetero-cost", "rollouts"), ("hetero-cost", "seconds"), ("qwen1.5b-dsr", "rollouts"),
-    ("tiny", "rollouts"),
+    ("hard-tail", "rollouts"), ("hetero-cost", "tokens"), ("prereq", "rollouts"),
+    ("hetero-cost", "rollouts"), ("qwen1.5b-dsr", "rollouts"),
 )  # fmt: skip
+NEAREST = {("hetero-cost", "seconds"): "hetero-cost-tokens", ("tiny", "rollouts"):
+           "qwen1.5b-dsr-rollouts", ("homogeneous", "rollouts"): "qwen1.5b-dsr-rollouts"}
+"""Which shipped agent stands in where none was trained for a preset and an axis."""
 
 
 def shipped_name(scenario: str, axis: str) -> str:
     """Name of the shipped agent for a preset and an axis."""
     known = {f"{s}-{a}" for s, a in SHIPPED}
     chosen = f"{scenario}-{axis}"
-    return f"learned:{chosen if chosen in known else f'{scenario}-rollouts'}"
+    if chosen in known:
+        return f"learned:{chosen}"
+    return "learned:" + NEAREST.get(
+        (scenario, axis), NEAREST.get((scenario, "rollouts"), f"{scenario}-rollouts")
+    )
 
 
 def train_agent(
     out: Path,
     scenario: str = "qwen1.5b-dsr",
     trainer: str = "cma",
-    iterations: int = 22,
+    iterations: int = 16,
     seed: int = 0,
     axis: str = "rollouts",
     overrides: dict[str, Any] | None = None,

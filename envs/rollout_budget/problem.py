@@ -166,11 +166,17 @@ class RolloutBudget(Problem[RolloutOutcome, RolloutMemory, Shares]):
             out["b"] = out["b"] + (memory.tried - memory.right)
         strength = out["a"] + out["b"]
         out["mean"] = out["a"] / strength
-        out["sd"] = np.sqrt(out["mean"] * (1 - out["mean"]) / (strength + 1))
+        out["variance"] = out["mean"] * (1 - out["mean"])
+        out["sd"] = np.sqrt(out["variance"] / (strength + 1))
         known = out["length"] > 0
-        count = columns(known).sum(0)
-        mean = total(columns(out["length"])) / (count + (count == 0))
-        out["cost"] = np.where(known, out["length"] / (mean + (mean == 0))[:, None], 1.0)
+        length = columns(out["length"])
+        if known.all():
+            out["cost"] = columns(length / (total(length) / len(length)))
+        else:
+            count = columns(known).sum(0)
+            mean = total(length) / (count + (count == 0))
+            scaled = out["length"] / (mean + (mean == 0)).astype(length.dtype)[:, None]
+            out["cost"] = np.where(known, scaled, scaled.dtype.type(1))
         return out
 
     def encode(self, memory: RolloutMemory) -> dict[str, np.ndarray]:
@@ -189,16 +195,26 @@ class RolloutBudget(Problem[RolloutOutcome, RolloutMemory, Shares]):
         prompts = m / np.maximum(m.sum(0), 1) * n
         parts = (
             rows["mean"], rows["sd"] * 4, np.log(rows["cost"]), stale, rows["mixed"],
-            2 * np.sqrt(rows["mean"] * (1 - rows["mean"])), fam, fam - accuracy[:, None],
-            memory.tried / (inst.group[:, None] * np.maximum(memory.prompts, 1)),
-            memory.right / np.maximum(memory.tried, 1), np.log1p(rows["visits"]) * 0.5,
+            2 * np.sqrt(rows["variance"]), fam, fam - accuracy[:, None],
         )  # fmt: skip
         for k, part in enumerate(parts):
             block[k] = columns(part)
-        block[len(parts)] = prompts
-        np.clip(block, -BOUND, BOUND, out=block)
+        block[8:10] = 0
+        if memory.round.any():
+            even = inst.group[:, None] * np.maximum(memory.prompts, 1)
+            block[8] = columns(memory.tried / even)
+            block[9] = columns(memory.right / np.maximum(memory.tried, 1))
+        block[10] = columns(rows["visits"])
+        block[10] += 1
+        np.log(block[10], out=block[10])
+        block[10] *= 0.5
+        block[11] = prompts
+        # The other features are bounded by what they are.
+        np.clip(block[2:4], -BOUND, BOUND, out=block[2:4])
+        np.clip(block[8:], -BOUND, BOUND, out=block[8:])
         present = columns(memory.prompts > 0)
-        block *= present
+        if not present.all():
+            block *= present
         granted = inst.budget * inst.horizon * inst.rounds
         side = np.empty((len(CONTEXT_FEATURES), batch), np.float32)
         context = (
@@ -264,6 +280,10 @@ class RolloutBudget(Problem[RolloutOutcome, RolloutMemory, Shares]):
         inst = memory.instance
         low, high = self.bounds(memory)
         amount, c = inst.budget, int(inst.multiple.max())
+        wanted = shares * amount[:, None]
+        if c == 1 and (wanted <= high - 1).all() and (wanted >= low).all():
+            # No bound binds, nor can rounding up reach one.
+            return Shares(columns(budget.largest_remainder(columns(wanted), amount)))
         if c > 1:
             # Room is whole groups: low rounded up, high down, the total is a multiple by contract.
             low, high, amount = -(-low // c), high // c, amount // c

@@ -41,6 +41,11 @@ CATALOGUE = (
         "github.com/openai/grade-school-math @ 3101c7d; github.com/karpathy/char-rnn @ 6f9487a",
         "MIT; public domain", "data-mixing: domains of real runs that informed no fit",
     ),
+    Dataset(
+        "rollouts", "group accuracies of 900 prompts over a GRPO run; 18 GRPO runs of a tiny model",
+        "github.com/ypwang61/One-Shot-RLVR @ 21ed529; own work", "Apache-2.0; -",
+        "rollout-budget: item fits, update law, replay and fidelity",
+    ),
 )  # fmt: skip
 
 

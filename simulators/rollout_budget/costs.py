@@ -17,6 +17,7 @@ from collections.abc import Generator
 import numpy as np
 import simpy
 
+from allocgym.envs.core.arrays import total
 from allocgym.envs.core.errors import AllocgymError
 
 
@@ -100,18 +101,19 @@ def durations(
     np.exp(longest, out=longest)
     longest *= mean_length
     longest *= units > 0
-    rows = -(-n // lanes)
-    if rows * lanes != n:
-        pad = np.zeros((rows * lanes - n, batch), longest.dtype)
-        longest = np.concatenate([longest, pad])
     # Row i is dealt to lane i mod lanes; throughput is balanced over lanes by the dispatcher.
-    tail = longest.reshape(rows, lanes, batch).max(0)
-    work = np.add.accumulate(tokens, 0)[-1] / (lanes * model.tokens_per_second)
+    tail = np.zeros((lanes, batch), longest.dtype)
+    for start in range(0, n, lanes):
+        part = longest[start : start + lanes]
+        np.maximum(tail[: len(part)], part, out=tail[: len(part)])
+    work = total(tokens) / (lanes * model.tokens_per_second)
     slow = np.exp(model.jitter * slowness)
     decode = np.maximum(work * slow, tail * model.token_seconds)
-    every = np.add.accumulate(units, 0)[-1] / lanes * model.verify_seconds
+    every = total(units) / lanes * model.verify_seconds
     lost = np.floor(chance / max(model.failure_probability, 1e-12))
-    fails = lost == np.arange(lanes)[:, None]
+    fails = np.zeros((lanes, batch), bool)
+    if (lost < lanes).any():
+        fails = lost == np.arange(lanes)[:, None]
     return Durations(
         decode, fails, np.broadcast_to(every, decode.shape),
         np.where(update > 0, update * model.train_seconds + model.overhead_seconds, 0.0),

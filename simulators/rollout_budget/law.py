@@ -19,6 +19,7 @@ times a saturation ``1 - theta / limit``, less forgetting of families that got n
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -60,11 +61,21 @@ class Law:
     need: np.ndarray
     demonstration: np.ndarray
     by_prompt: bool
+    _masks: Any = None
+
+    def masks(self) -> tuple[np.ndarray, np.ndarray]:
+        """``(families, items, batch)`` membership, and each family's weight (1 where none)."""
+        if self._masks is None:
+            mask = np.stack([self.family == f for f in range(self.families)])
+            mask = mask.astype(self.weight.dtype)
+            share = np.stack([total(self.weight * m) for m in mask])
+            self._masks = (mask, share + (share == 0))
+        return self._masks
 
     def merge(self, where: np.ndarray, other: Law) -> Law:
         """Take the environments in ``where`` from another law of the same shape."""
         out = {}
-        for field in dataclasses.fields(self):
+        for field in dataclasses.fields(self)[:-1]:
             mine = getattr(self, field.name)
             theirs = getattr(other, field.name)
             out[field.name] = (
@@ -75,7 +86,7 @@ class Law:
 
     def cast(self, dtype: type) -> Law:
         """The same with its real arrays in another precision."""
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)[:-1]}
         return Law(**{
             k: v.astype(dtype) if isinstance(v, np.ndarray) and v.dtype.kind == "f" else v
             for k, v in fields.items()
@@ -111,13 +122,11 @@ def accuracy(law: Law, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Held-out accuracy ``(batch,)`` and by family ``(families, batch)`` from all items' rates."""
     parts = law.weight * p
     if law.families == 1:
-        return total(parts), total(parts)[None]
-    rows = []
-    for f in range(law.families):
-        mine = law.family == f
-        share = total(law.weight * mine)
-        rows.append(total(parts * mine) / (share + (share == 0)))
-    return total(parts), np.stack(rows)
+        whole = total(parts)
+        return whole, whole[None]
+    mask, share = law.masks()
+    rows = np.stack([total(parts * mask[f]) for f in range(law.families)])
+    return total(parts), rows / share
 
 
 def advance(

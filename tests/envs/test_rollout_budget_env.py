@@ -1,0 +1,221 @@
+"""The environment on the simulator: Gymnasium's rules, budgets, equality across batches and engines."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import allocgym  # noqa: F401
+from allocgym.envs.core.contracts import Shares
+from allocgym.envs.core.errors import AllocgymError, OutOfBudgetError
+from allocgym.envs.core.registry import make_backend, make_problem
+from allocgym.simulators.rollout_budget.scenarios import SCENARIOS
+
+ID = "allocgym:allocgym/RolloutBudget-v0"
+SMALL = {"horizon": 6}
+MODES = {"bins": 10, "per_prompt": 16, "index": 16}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_gymnasium_has_no_complaint(scenario, mode):
+    env = gym.make(ID, scenario=scenario, mode=mode, n_max=MODES[mode], **SMALL)
+    check_env(env.unwrapped, skip_render_check=True)
+
+
+def episode(env, seed, plan):
+    observation, _ = env.reset(seed=seed)
+    steps = [(observation, 0.0, False)]
+    for action in plan:
+        observation, reward, done, truncated, _ = env.step(action)
+        assert not truncated
+        steps.append((observation, reward, done))
+    return steps
+
+
+def plans(batch, n, periods=6):
+    rng = np.random.default_rng(batch)
+    return rng.uniform(-1, 1, (periods, batch, n)).astype(np.float32)
+
+
+@pytest.mark.parametrize("rounds", [1, 2])
+@pytest.mark.parametrize("mode", ["bins", "per_prompt"])
+@pytest.mark.parametrize("scenario", ["hetero-cost", "tiny", "homogeneous"])
+def test_simpy_twin_and_batch_are_one(scenario, mode, rounds):
+    n = MODES[mode]
+    arguments = {"scenario": scenario, "mode": mode, "n_max": n, "horizon": 3, "rounds": rounds}
+    plan = plans(3, n, 3 * rounds)
+    many = gym.make_vec(ID, num_envs=3, **arguments)
+    observation, _ = many.reset(seed=4)
+    steps = [(observation, np.zeros(3), np.zeros(3, bool))]
+    seconds = []
+    for action in plan:
+        observation, reward, done, _, info = many.step(action)
+        steps.append((info.get("final_obs", observation), reward, done))
+    for i in range(3):
+        for backend in ("simpy", "twin"):
+            env = gym.make(ID, backend=backend, **arguments)
+            for a, b in zip(episode(env, 4 + i, plan[:, i]), steps, strict=True):
+                for key in a[0]:
+                    np.testing.assert_array_equal(a[0][key], b[0][key][i], err_msg=key)
+                assert a[1] == b[1][i] and a[2] == b[2][i]
+            seconds.append(float(env.unwrapped.outcome.all_seconds[0]))
+    np.testing.assert_allclose(seconds[::2], seconds[1::2], rtol=1e-9)
+
+
+def test_float32_is_close():
+    runs = []
+    for dtype in ("float64", "float32"):
+        env = gym.make_vec(ID, num_envs=4, dtype=dtype, **SMALL)
+        env.reset(seed=0)
+        runs.append(np.array([env.step(a)[1] for a in plans(4, 10)]))
+    np.testing.assert_allclose(runs[0], runs[1], atol=2e-3)
+
+
+@given(
+    st.integers(0, 10**6), st.sampled_from(["bins", "per_prompt", "index"]),
+    st.sampled_from([1, 4]), st.integers(8, 40), st.floats(-1, 1),
+)  # fmt: skip
+@settings(max_examples=30)
+def test_every_action_spends_the_budget_exactly(seed, mode, multiple, high, tilt):
+    n = MODES[mode]
+    problem = make_problem("rollout-budget", n_max=n, mode=mode)
+    high = -(-high // multiple) * multiple
+    extra = {} if mode == "bins" else {"budget": 8 * n}
+    backend = make_backend(
+        problem, "twin", num_envs=2, multiple=multiple, high=high, horizon=2, **extra
+    )
+    outcome = backend.reset(np.array([seed, seed + 1]))
+    memory = problem.begin(outcome)
+    action = np.random.default_rng(seed).uniform(-1, 1, (2, *problem.action_space.shape))
+    decision = problem.decode((action * (1 - abs(tilt)) + tilt).astype(np.float32), memory)
+    np.testing.assert_array_equal(decision.units.sum(1), memory.instance.budget)
+    problem.check(decision, memory)
+    outcome = backend.spend(decision)
+    np.testing.assert_array_equal(outcome.tried, decision.units)
+    assert (outcome.right <= outcome.tried).all() and (outcome.tokens >= outcome.tried).all()
+
+
+@given(st.integers(0, 10**6))
+def test_an_action_comes_back(seed):
+    problem = make_problem("rollout-budget", n_max=8, mode="per_prompt")
+    backend = make_backend(problem, "twin", horizon=2, budget=4096, high=4096)
+    memory = problem.begin(backend.reset(np.array([seed])))
+    action = np.random.default_rng(seed).uniform(-0.5, 0.5, (1, 8)).astype(np.float32)
+    decision = problem.decode(action, memory)
+    again = problem.decode(problem.action_of(decision, memory), memory)
+    assert np.abs(decision.units - again.units).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        (np.full(10, np.nan, np.float32), "NaN"),
+        (np.zeros(9, np.float32), "shape"),
+        (np.zeros(10, np.int64), "dtype"),
+    ],
+)
+def test_unusable_actions_are_refused(action, message):
+    env = gym.make(ID, disable_env_checker=True).unwrapped
+    env.reset(seed=0)
+    with pytest.raises(AllocgymError, match=message):
+        env.step(action)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"scenario": "hard"}, "Did you mean 'hard-tail'"),
+        ({"mode": "bin"}, "Did you mean 'bins'"),
+        ({"n_max": 1}, "n_max"),
+        ({"horizonn": 3}, "Did you mean 'horizon'"),
+        ({"budget": 100, "rounds": 3}, "multiple of rounds"),
+        ({"high": 2}, "low, high"),
+        ({"granularity": "prompt"}, "granularity"),
+    ],
+)
+def test_a_wrong_argument_is_told_in_one_sentence(arguments, message):
+    with pytest.raises(AllocgymError, match=message) as caught:
+        gym.make(ID, **arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_books_balance_and_end():
+    problem = make_problem("rollout-budget", n_max=8, mode="per_prompt")
+    backend = make_backend(problem, "simpy", horizon=2)
+    backend.reset(np.array([0]))
+    even = Shares(np.full((1, 8), 8))
+    for _ in range(2):
+        outcome = backend.spend(even)
+    assert outcome.done[0] and backend.ledger.left[0] == 0 and outcome.all_rollouts[0] == 128
+    with pytest.raises(OutOfBudgetError):
+        backend.spend(even)
+
+
+def test_rounds_add_up_and_update_once():
+    problem = make_problem("rollout-budget", n_max=8, mode="per_prompt")
+    backend = make_backend(problem, "twin", horizon=2, rounds=4)
+    first = backend.reset(np.array([0]))
+    part = Shares(np.full((1, 8), 2))
+    for r in (1, 2, 3):
+        outcome = backend.spend(part)
+        assert outcome.round[0] == r and outcome.step[0] == 0
+        np.testing.assert_array_equal(outcome.ids, first.ids)
+        np.testing.assert_array_equal(outcome.tried, 2 * r)
+        assert outcome.heldout[0] == first.heldout[0]
+    outcome = backend.spend(part)
+    assert outcome.round[0] == 0 and outcome.step[0] == 1 and outcome.heldout[0] > first.heldout[0]
+    np.testing.assert_array_equal(outcome.last_ids, first.ids)
+
+
+def test_the_reward_is_accuracy_less_price_and_never_a_ratio():
+    env = gym.make(ID, backend="twin", price=0.01, **SMALL)
+    env.reset(seed=0)
+    start = float(env.unwrapped.outcome.heldout[0])
+    total, cost, done = 0.0, 0.0, False
+    while not done:
+        _, reward, done, _, info = env.step(np.zeros(10, np.float32))
+        total += reward
+        cost += info["reward_terms"]["cost"]
+        assert 0 <= info["prompt_ratio"] <= 1 and 0 <= info["rollout_ratio"] <= 1
+    assert cost < 0
+    assert total - cost == pytest.approx(info["heldout"] - start)
+
+
+def test_a_length_schedule_buys_more_rollouts_with_the_same_tokens():
+    problem = make_problem("rollout-budget", n_max=16, mode="per_prompt")
+    backend = make_backend(
+        problem, "twin", num_envs=20, horizon=8, max_tokens=2000.0, length_decay=0.5,
+        length_every=2,
+    )  # fmt: skip
+    outcome = backend.reset(np.arange(20))
+    budgets, tokens, before = [], [], 0.0
+    memory = problem.begin(outcome)
+    while not outcome.done.all():
+        budgets.append(int(outcome.instance.budget[0]))
+        outcome = backend.spend(problem.decode(np.zeros((20, 16), np.float32), memory))
+        memory = problem.update(memory, outcome)
+        tokens.append(float((outcome.all_tokens - before).mean()))
+        before = outcome.all_tokens
+    assert budgets[0] == budgets[1] < budgets[2] < budgets[-1]
+    np.testing.assert_allclose(tokens, tokens[0], rtol=0.1)
+    assert backend.ledger.left.sum() == 0
+
+
+def test_three_ways_skip_rollouts_or_demonstration():
+    problem = make_problem("rollout-budget", n_max=8, mode="per_prompt")
+    gains = {}
+    for name, units in {
+        "demonstrations": [1] * 8, "rollouts": [8, 0, 0, 0, 0, 0, 0, 0],
+    }.items():  # fmt: skip
+        backend = make_backend(
+            problem, "twin", num_envs=1, horizon=2, budget=8, three_way=True, pool="same"
+        )
+        start = backend.reset(np.array([0])).heldout[0]
+        gains[name] = backend.spend(Shares(np.array([units]))).heldout[0] - start
+    plain = make_backend(problem, "twin", num_envs=1, horizon=2, budget=8, pool="same")
+    start = plain.reset(np.array([0])).heldout[0]
+    alone = plain.spend(Shares(np.ones((1, 8), np.int64))).heldout[0] - start
+    assert alone == 0 and gains["demonstrations"] > 0 and gains["rollouts"] > 0
