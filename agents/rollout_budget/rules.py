@@ -48,7 +48,8 @@ def proportional(view: View, weights: np.ndarray, floor: int = 0) -> np.ndarray:
     """Split in proportion to weights; each prompt of positive weight gets ``floor`` where possible."""
     low, high, amount, c = view.low, view.high, view.budget, view.multiple
     if floor:
-        wanted = np.maximum(low, np.minimum(floor * view.prompts * (weights > 0), high))
+        whole = -(-floor // c) * c
+        wanted = np.maximum(low, np.minimum(whole * view.prompts * (weights > 0), high // c * c))
         low = np.where((wanted.sum(1) <= amount)[:, None], wanted, low).astype(np.int64)
     weights = weights * (view.prompts > 0)
     if c > 1:
@@ -84,9 +85,15 @@ def by_gains(view: View, gains: np.ndarray, floor: int = 1) -> np.ndarray:
         value = np.where(view.prompts > 0, gains[..., : 2 + floor].sum(-1), -1.0)
         order = np.argsort(np.argsort(-value, 1, kind="stable"), 1)
         kept = np.where(fits, wanted.shape[1], view.budget // max(floor * c, 1) // 2)
-        chosen = order < kept[:, None]
+        # Enough of them to hold the budget.
+        room = np.zeros_like(high)
+        np.put_along_axis(room, order, high, 1)
+        enough = (np.cumsum(room, 1) < view.budget[:, None]).sum(1) + 1
+        chosen = order < np.maximum(kept, enough)[:, None]
         wanted = np.where(chosen, wanted, view.low)
         high = np.where(chosen, high, view.low)
+        over = wanted.sum(1) > view.budget
+        wanted = np.where(over[:, None], view.low, wanted)
     return algebra.greedy(gains[..., :most], view.budget, wanted, high, c)
 
 
