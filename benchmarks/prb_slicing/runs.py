@@ -9,12 +9,9 @@ import numpy as np
 
 from allocgym.agents.core.agent import Agent
 from allocgym.agents.prb_slicing import catalogue
-from allocgym.agents.prb_slicing.heuristics import Static
 from allocgym.envs.core.registry import make_backend, make_problem
 from allocgym.envs.prb_slicing.records import EMBB, URLLC
 from allocgym.simulators.prb_slicing import fluid
-
-SPLITS_STEP = 1
 
 
 def problem() -> Any:
@@ -30,10 +27,12 @@ def play(
 
     Args:
         agent: or its name or file.
-        scenario: and ``overrides`` of its fields.
-        seeds: how many; ``first`` is the first.
+        scenario: to play.
+        seeds: how many.
+        first: the first of them.
         histogram: keep delays for quantiles.
         backend: ``"twin"`` or ``"simpy"``.
+        **overrides: fields of the scenario.
 
     Returns:
         Per seed, ``(seeds,)`` each: mean scores by period, moves, URLLC's late shares (10 and
@@ -88,23 +87,3 @@ def play(
         counts = made.histogram[rows].sum((0, 1))
         out["delays"] = {f"p{q:g}": fluid.quantile(counts, q / 100) for q in (50, 99, 99.9)}
     return out
-
-
-def best_static(
-    scenario: str, mix: str, seeds: int, first: int, score: str, **overrides: Any
-) -> tuple[Agent, np.ndarray]:
-    """The best static split of a mix by its mean score on its own seeds (120 tried, 17 groups).
-
-    Hard masks make slices independent, so each size of each slice is played once and the period
-    scores of all splits are put together from those.
-    """
-    from allocgym.envs.prb_slicing.problem import all_splits
-
-    made = make_backend(problem(), "twin", scenario=scenario, num_envs=seeds, mix=mix, **overrides)
-    table = all_splits(made.scenario.carrier.groups, made.n)
-    means = []
-    for units in table:
-        result = play(Static(made.problem, units), scenario, seeds, first, mix=mix, **overrides)
-        means.append(result[score].mean())
-    best = table[int(np.argmax(means))]
-    return Static(made.problem, best, "best static"), best

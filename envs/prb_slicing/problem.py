@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -70,6 +71,9 @@ class PRBSlicing(Problem[SlicingOutcome, SlicingMemory, Shares]):
     id: ClassVar[str] = "prb-slicing"
     outcome_type = SlicingOutcome
     decision_type = Shares
+    traces: ClassVar[Mapping[str, str]] = {
+        "throughput": "throughput (Mbit/s)", "delay": "mean delay (ms)",
+    }  # fmt: skip
 
     def __init__(
         self,
@@ -146,7 +150,7 @@ class PRBSlicing(Problem[SlicingOutcome, SlicingMemory, Shares]):
             units=outcome.units, need=arrivals + waiting, arrivals=arrivals, average=average,
             peak=np.maximum(0.9 * memory.peak, arrivals), waiting=waiting,
             ratio=np.where(requested > 0, granted / np.maximum(requested, 1e-9), 1.0),
-            used=granted / np.maximum(had, 1), late=outcome.late / packets, delay=outcome.delay,
+            used=granted / np.maximum(had, 1), late=np.minimum(outcome.late / packets, 1), delay=outcome.delay,
             cqi=self._mean_cqi(outcome), tractor=tractor, qos=qos, sla=scores.sla(outcome),
             moved=np.abs(outcome.units - memory.units).sum(1) / 2, period=outcome.period,
             instance=inst,

@@ -61,7 +61,8 @@ class SlicingOutcome(Outcome):
         requested: ``(batch, n, u)`` block-milliseconds wanted: used, plus those that still wait.
         cqi: ``(batch, n, u)`` channel quality, 1 to 15.
         packets: ``(batch, n)`` packets that came.
-        late: ``(batch, n)`` of those, packets delivered later than the slice's target, or lost.
+        late: ``(batch, n)`` packets delivered later than the slice's target, or lost. Event-driven
+            back ends count them when that happens, so a period may have more than came in it.
         late50: ``(batch, n)`` the same for 50 ms.
         delay: ``(batch, n)`` mean delay of the period's packets in ms (0 without packets).
         period: ``(batch,)`` int64 number of the period, 0 after a reset.
@@ -84,6 +85,12 @@ class SlicingOutcome(Outcome):
     delay: np.ndarray
     period: np.ndarray
     instance: SlicingInstance = nested(SlicingInstance)
+
+    @property
+    def throughput(self) -> np.ndarray:
+        """``(batch, n)`` Mbit/s delivered in the period."""
+        rate: np.ndarray = self.served.sum(2) * 8e-3 / self.instance.period[:, None]
+        return rate
 
 
 @dataclasses.dataclass(eq=False)
@@ -128,3 +135,8 @@ class SlicingMemory(Record):
     moved: np.ndarray
     period: np.ndarray
     instance: SlicingInstance = nested(SlicingInstance)
+
+    @property
+    def objective(self) -> np.ndarray:
+        """``(batch,)`` the last period's score in constraint form."""
+        return self.sla

@@ -31,7 +31,9 @@ def started(pid: int) -> int | None:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
-    return int(text.rsplit(")", 1)[1].split()[19])
+    fields = text.rsplit(")", 1)[1].split()
+    # A zombie is gone; it waits for somebody to notice.
+    return None if fields[0] == "Z" else int(fields[19])
 
 
 def clean_up(root: Path | None = None) -> list[str]:

@@ -277,6 +277,7 @@ def serve(folder: Path, channel: socket.socket) -> None:
             shaper.apply(order["rates"], order["borrow"])
     for one in children:
         os.kill(one, signal.SIGKILL)
+        os.waitpid(one, 0)
 
 
 if __name__ == "__main__":

@@ -268,7 +268,8 @@ def window_delays(
     """Delays of the first and last packet of every user in every bin of busy steps.
 
     Args:
-        first, last: ``(u, windows)`` departures of the first and last of what comes in the step.
+        first: ``(u, windows)`` departures of the first of what comes in the step.
+        last: the same of the last.
         step: ``(windows,)`` which step of the period.
         coming: ``(u, windows, bins)`` work that comes.
         width: ms of a bin.

@@ -1,7 +1,8 @@
 """The SimPy reference: single packets, a scheduler at every busy TTI, the control loop a process.
 
 Slower than the fluid twin and closer to a base station: packets wait in a FIFO per user, blocks
-are handed out at TTI boundaries (whole ones, where asked for), a scheduler picks users, transmissions may fail.
+are handed out at TTI boundaries (whole ones, where asked for), a scheduler picks users,
+transmissions may fail.
 """
 
 from __future__ import annotations
@@ -264,7 +265,7 @@ def softmax(needs: list[float], blocks: float) -> list[float]:
     """SCOPE's policy 2: floor of the softmax of requests, the rest to who lacks most."""
     top = max(needs)
     weights = [math.exp(min(n, 110) - min(top, 110)) if n else 0.0 for n in needs]
-    whole = sum(weights)
+    whole = sum(weights) or 1.0
     grants = [min(n, w / whole * blocks) for n, w in zip(needs, weights, strict=True)]
     rest = blocks - sum(grants)
     order = sorted(range(len(needs)), key=lambda j: grants[j] - needs[j])
