@@ -141,9 +141,7 @@ class RuleAllocator:
         ids = self._ids(ids)
         m = len(ids)
         if budget % self.multiple:
-            raise AllocgymError(
-                f"budget: a multiple of {self.multiple} expected, given {budget}"
-            )
+            raise AllocgymError(f"budget: a multiple of {self.multiple} expected, given {budget}")
         ctx = ctx or Context(step=self._updates)
         tried, right = np.zeros((1, m)), np.zeros((1, m))
         if ctx.round and self._pending is not None and np.array_equal(self._pending["ids"], ids):
@@ -168,9 +166,7 @@ class RuleAllocator:
         high: np.ndarray,
     ) -> View:  # fmt: skip
         m = len(ids)
-        rows = {
-            f.name: getattr(self._beliefs, f.name)[:, ids] for f in dataclasses.fields(Beliefs)
-        }
+        rows = {f.name: getattr(self._beliefs, f.name)[:, ids] for f in dataclasses.fields(Beliefs)}
         known = rows["length"] > 0
         mean = rows["length"][known].mean() if known.any() else 1.0
         family = np.zeros(m, np.int64) if ctx.family is None else np.asarray(ctx.family, np.int64)

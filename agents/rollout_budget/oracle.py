@@ -54,7 +54,7 @@ class Oracle(Agent[RolloutOutcome, Shares]):
             else memory.instance.family
         )
         worth = self._worth(back, law, family)
-        batch, m = p.shape
+        batch = len(p)
         units = low.copy()
         prompts = np.maximum(memory.prompts, 1)
         block = max(int(budget.max()) // self.blocks, 1)

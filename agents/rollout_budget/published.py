@@ -32,7 +32,7 @@ class KnapsackPublished(Rule):
 
     def units(self, view: View) -> np.ndarray:
         """See `Rule.units`."""
-        known = view.recent_n >= ENOUGH
+        known = np.asarray(view.recent_n >= ENOUGH)
         p = np.where(known, view.recent_k / np.maximum(view.recent_n, 1), 0.5)
         there = view.prompts > 0
         middle = known & (p > 0) & (p < 1) & there
@@ -259,9 +259,7 @@ class CategoryRule(Rule):
         rate = right / np.maximum(tried, 1)
         advantage = algebra.mean_abs_advantage(rate)
         mean = view.family_mean(advantage, tried.astype(float))
-        spent = np.stack(
-            [(tried * (view.family == f)).sum(1) for f in range(view.families)], 1
-        )
+        spent = np.stack([(tried * (view.family == f)).sum(1) for f in range(view.families)], 1)
         self.learn(mean, spent, view.families)
 
     def learn(self, mean: np.ndarray, spent: np.ndarray, families: int) -> None:

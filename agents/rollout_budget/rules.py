@@ -26,21 +26,21 @@ class Rule(ABC):
     rounds: int = 1
     loss_weight: str = "rollout"
 
-    def begin(self, batch: int) -> None:
+    def begin(self, batch: int) -> None:  # noqa: B027
         """Forget everything; ``batch`` episodes start."""
 
     @abstractmethod
     def units(self, view: View) -> np.ndarray:
         """Return ``(batch, m)`` whole rollouts, rows summing to the round's budget."""
 
-    def heard(self, view: View, tried: np.ndarray, right: np.ndarray) -> None:
+    def heard(self, view: View, tried: np.ndarray, right: np.ndarray) -> None:  # noqa: B027
         """Take in the finished groups of the rows of ``view``, ``(batch, m)`` each."""
 
     def state(self) -> dict[str, Any]:
         """What must be saved to go on elsewhere, JSON-serialisable."""
         return {}
 
-    def load(self, state: dict[str, Any]) -> None:
+    def load(self, state: dict[str, Any]) -> None:  # noqa: B027
         """Go on from `state`."""
 
 

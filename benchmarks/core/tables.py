@@ -55,6 +55,21 @@ def objectives(data: dict[str, Any]) -> str:
     return text
 
 
+def tables(data: dict[str, Any]) -> str:
+    """Tables a suite recorded as they were printed: ``{"table": {"columns": ..., "rows": ...}}``."""
+    text = ""
+    found = {"": data["results"], **data["results"]}
+    for name, result in found.items():
+        if not isinstance(result, dict) or "columns" not in result.get("table", {}):
+            continue
+        table = result["table"]
+        text += f"\n**{name}**\n\n" if name else "\n"
+        text += _row(table["columns"]) + _row(["---"] * len(table["columns"]))
+        for row in table["rows"]:
+            text += _row([f"{v:.4f}" if isinstance(v, float) else v for v in row])
+    return text
+
+
 def render(page: Path, results: Path) -> None:
     """Rewrite the marked parts of one page."""
 
@@ -64,7 +79,7 @@ def render(page: Path, results: Path) -> None:
             return f"{match[1]}Not measured yet.\n{match[3]}"
         data = json.loads(file.read_text())
         package = match[2].split("/")[0]
-        return f"{match[1]}{figures(data, package)}{objectives(data)}{match[3]}"
+        return f"{match[1]}{figures(data, package)}{objectives(data)}{tables(data)}{match[3]}"
 
     page.write_text(MARK.sub(fill, page.read_text()))
 

@@ -60,11 +60,11 @@ def closed_forms(samples: int) -> dict[str, float]:
         until = 1 + np.where(start, other, first)
         note("rollouts until mixed", float(algebra.rollouts_until_mixed(np.array(p))), until * 1.0)
     for a, b in ((0.4, 0.7), (3.0, 1.5), (1.0, 20.0)):
-        p = rng.beta(a, b, samples)
+        drawn = rng.beta(a, b, samples)
         gains = algebra.beta_gains(np.array([a]), np.array([b]), 12)[0]
         for n in (1, 3, 8, 11):
             note("marginal gain under a Beta belief", float(gains[n]),
-                 p**n * (1 - p) + (1 - p) ** n * p)  # fmt: skip
+                 drawn**n * (1 - drawn) + (1 - drawn) ** n * drawn)  # fmt: skip
     return out
 
 

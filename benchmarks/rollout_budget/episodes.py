@@ -21,7 +21,7 @@ LONGER = 1.25
 def stretched(scenario: Scenario, factor: float) -> Scenario:
     """The same dynamics for more updates: the step and the limit stay what they were."""
     return dataclasses.replace(
-        scenario, horizon=int(round(scenario.horizon * factor)), gain=scenario.gain * factor,
+        scenario, horizon=round(scenario.horizon * factor), gain=scenario.gain * factor,
         limit=scenario.limit / factor,
     )  # fmt: skip
 

@@ -82,8 +82,10 @@ def held_out_prompts() -> tuple[list[Figure], dict[str, Any]]:
     flat, flat_p = 1 - truth, 1 - mixed
     stay = (flat[:, 1:] * flat[:, :-1]).sum() / flat[:, :-1].sum()
     predicted = (flat_p[:, 1:] * flat_p[:, :-1]).sum() / flat_p[:, :-1].sum()
-    beat("zero-variance persistence, absolute error", abs(float(predicted - stay)),
-         abs(float(flat.mean() - stay)), f"base rate; real {stay:.3f}, predicted {predicted:.3f}")  # fmt: skip
+    beat(
+        "zero-variance persistence, absolute error", abs(float(predicted - stay)),
+        abs(float(flat.mean() - stay)), f"base rate; real {stay:.3f}, predicted {predicted:.3f}",
+    )  # fmt: skip
     return figures, data
 
 
@@ -144,7 +146,11 @@ def order(
             rows.append([f"{a} - {b}", f"{-d.mean:+.4f}", f"[{low:+.4f}, {high:+.4f}]",
                          f"{guess:+.4f}", verdict])  # fmt: skip
             data[f"{a} - {b}"] = {
-                "real": -d.mean, "low": low, "high": high, "simulated": guess, "verdict": verdict,
+                "real": -d.mean,
+                "low": low,
+                "high": high,
+                "simulated": guess,
+                "verdict": verdict,
             }
     show(f"{what}: real differences of the area against simulated ones",
          ["pair", "real", "95 %", "simulated", ""], rows)  # fmt: skip

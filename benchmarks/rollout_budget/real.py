@@ -21,7 +21,7 @@ PLAIN = ("uniform", "anti", "posterior-greedy", "knapsack-published", "sequentia
 LEARNED = "learned"
 AGENTS = {
     "hard-tail": "hard-tail-rollouts", "mixed-cost": "hetero-cost-tokens",
-    "easy": "qwen1.5b-dsr-rollouts",
+    "easy": "hard-tail-rollouts",
 }  # fmt: skip
 AXES = ("rollouts", "tokens")
 
@@ -74,7 +74,7 @@ def report(
     scores = scores_of(runs, axis)
     versus = {n: versus_uniform(scores, n) for n in scores if n != "uniform"}
     corrected = dict(zip(versus, holm([d.p for d in versus.values()]), strict=True))
-    rows = []
+    rows: list[list[Any]] = []
     for name, several in scores.items():
         d = versus.get(name)
         area, final = (float(np.mean([v[i] for v in several.values()])) for i in (0, 1))
@@ -120,7 +120,11 @@ def finished(folder: Path, regime: str, names: list[str], seeds: int) -> Runs:
     for file in sorted(folder.glob("*.json")):
         data = json.loads(file.read_text())
         cell = data["cell"]
-        if cell.get("regime") != regime or cell["seed"] >= seeds or "trajectory" not in data["result"]:
+        if (
+            cell.get("regime") != regime
+            or cell["seed"] >= seeds
+            or "trajectory" not in data["result"]
+        ):
             continue
         name = LEARNED if str(cell["agent"]).startswith("learned:") else cell["agent"]
         if name in names:

@@ -69,9 +69,12 @@ def replay(name: str, truth: np.ndarray, seed: int = 0, least: int = 1) -> dict[
                     n = algebra.greedy(gains[None], budget, least, 128)[0]
                 else:
                     n = allocator.allocate(ids, budget, Context(step, steps * visits, r, rounds))
-                u = np.stack([
-                    draws.uniform(state[ids], visit * 512 + j) for j in range(int((tried + n).max()))
-                ])
+                u = np.stack(
+                    [
+                        draws.uniform(state[ids], visit * 512 + j)
+                        for j in range(int((tried + n).max()))
+                    ]
+                )
                 j = np.arange(len(u))[:, None]
                 hits = ((u < p) & (j >= tried) & (j < tried + n)).sum(0)
                 if allocator is not None:

@@ -70,9 +70,7 @@ def compare(
     out = {}
     for name, one in zip(names, data, strict=True):
         out[name] = episodes.scores(one, limits)
-        out[name]["ratios"] = {
-            k: one[k][:, 1:].mean(1) for k in ("prompt_ratio", "rollout_ratio")
-        }
+        out[name]["ratios"] = {k: one[k][:, 1:].mean(1) for k in ("prompt_ratio", "rollout_ratio")}
     return out
 
 
@@ -168,8 +166,6 @@ def suite(options: Options) -> int:
     for scenario in options.cases or list(SCENARIOS):
         tuned = tuned_uniform(scenario, folder)
         learned = list(dict.fromkeys(shipped_name(scenario, axis) for axis in curves.AXES))
-        if scenario == "homogeneous":
-            learned = ["learned:qwen1.5b-dsr-rollouts"]
         wanted = [*names, *learned, "oracle"]
         if SCENARIOS[scenario].cost_spread > 1:
             wanted.append("oracle per token")
@@ -179,16 +175,17 @@ def suite(options: Options) -> int:
         scores = compare(scenario, wanted, options.seeds, folder=folder)
         for axis in curves.AXES:
             ours = shipped_name(scenario, axis)
-            if scenario == "homogeneous":
-                ours = learned[0]
             show_comparison(scenario, scores, axis)
             results[f"{scenario}, equal {axis}"] = summarise(scores, axis, ours, tuned)
             if scenario in BATTLES:
                 figures.append(judge(scenario, axis, scores, ours, tuned))
         if scenario == "homogeneous":
             figures.append(judge_control(scores))
-        anti = better(scores["anti"]["rollouts"]["area"], scores["uniform"]["rollouts"]["area"]) \
-            if "anti" in scores else None
+        anti = (
+            better(scores["anti"]["rollouts"]["area"], scores["uniform"]["rollouts"]["area"])
+            if "anti" in scores
+            else None
+        )
         if anti is not None and scenario != "homogeneous":
             figures.append(Figure(
                 f"{scenario}: anti minus uniform (area)", round(-anti.mean, 5), "behind",

@@ -26,10 +26,14 @@ SHORT = 0.5
 """Episodes are this much shorter in training (the same gain in fewer, larger steps)."""
 SHIPPED = (
     ("hard-tail", "rollouts"), ("hetero-cost", "tokens"), ("prereq", "rollouts"),
-    ("hetero-cost", "rollouts"), ("qwen1.5b-dsr", "rollouts"),
+    ("hetero-cost", "rollouts"),
 )  # fmt: skip
-NEAREST = {("hetero-cost", "seconds"): "hetero-cost-tokens", ("tiny", "rollouts"):
-           "qwen1.5b-dsr-rollouts", ("homogeneous", "rollouts"): "qwen1.5b-dsr-rollouts"}
+NEAREST = {
+    ("hetero-cost", "seconds"): "hetero-cost-tokens",
+    ("qwen1.5b-dsr", "rollouts"): "hard-tail-rollouts",
+    ("tiny", "rollouts"): "hard-tail-rollouts",
+    ("homogeneous", "rollouts"): "hard-tail-rollouts",
+}
 """Which shipped agent stands in where none was trained for a preset and an axis."""
 
 

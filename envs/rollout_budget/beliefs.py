@@ -77,7 +77,8 @@ def update(
         "streak": (old["streak"] + 1) * (mixed_share == 0),
         "mean": share,
         "mixed": old["mixed"] + FADE * (mixed_share - old["mixed"]),
-        "length": old["length"] + np.maximum(first, old["a"].dtype.type(FADE)) * (length - old["length"]),
+        "length": old["length"]
+        + np.maximum(first, old["a"].dtype.type(FADE)) * (length - old["length"]),
         "visits": old["visits"] + 1,
         "seen": np.broadcast_to(step[:, None].astype(old["a"].dtype), tried.shape),
     }

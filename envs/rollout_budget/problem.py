@@ -293,7 +293,9 @@ class RolloutBudget(Problem[RolloutOutcome, RolloutMemory, Shares]):
     def action_of(self, decision: Shares, memory: RolloutMemory) -> np.ndarray:
         """See `Problem.action_of`; the index action has no inverse."""
         if self.mode == "index":
-            raise AllocgymError("mode: 'index' actions cannot express every split; use another mode")
+            raise AllocgymError(
+                "mode: 'index' actions cannot express every split; use another mode"
+            )
         prompts = columns(memory.prompts)
         prior = prompts / np.maximum(prompts.sum(0), 1)
         units = columns(decision.units)

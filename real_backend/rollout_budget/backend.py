@@ -94,7 +94,9 @@ class Setting:
             "evaluate_every",
         ):  # fmt: skip
             if getattr(self, name) < 1:
-                raise AllocgymError(f"{name}: an integer >= 1 expected, given {getattr(self, name)}")
+                raise AllocgymError(
+                    f"{name}: an integer >= 1 expected, given {getattr(self, name)}"
+                )
         if self.budget % (self.rounds * self.multiple):
             raise AllocgymError(
                 f"budget: a multiple of rounds x multiple ({self.rounds * self.multiple}) "
@@ -319,7 +321,7 @@ class RealRollouts(Backend[RolloutOutcome, Shares]):
             if self.spec.clock == "charged":
                 seconds = float(tokens.sum()) * self.setting.token_seconds
                 seconds += self.setting.update_seconds * last
-            self._sums = self._sums + [tokens.sum(), counts.sum(), seconds]
+            self._sums = self._sums + np.array([tokens.sum(), counts.sum(), seconds])
             if not last:
                 self._round += 1
                 return self._report(int(counts.sum()), seconds, None)
@@ -464,7 +466,9 @@ class RealRollouts(Backend[RolloutOutcome, Shares]):
         """
         state, data = checkpoints.load(path)
         mine = {
-            "kind": "rollout-budget", "setting": self.setting.digest(), "n_max": self.spec.n_max,
+            "kind": "rollout-budget",
+            "setting": self.setting.digest(),
+            "n_max": self.spec.n_max,
         }
         for key, value in mine.items():
             found = data.get(key) if isinstance(data, dict) else None
@@ -472,9 +476,7 @@ class RealRollouts(Backend[RolloutOutcome, Shares]):
                 raise AllocgymError(
                     f"{path}: a checkpoint of another run; {key} is {found!r} there, {value!r} here"
                 )
-        self.model.load_state_dict(
-            {k[6:]: v for k, v in state.items() if k.startswith("model.")}
-        )
+        self.model.load_state_dict({k[6:]: v for k, v in state.items() if k.startswith("model.")})
         self._optimizer = self._fresh_optimizer()
         adam: dict[int, dict[str, Any]] = {}
         for name, value in state.items():

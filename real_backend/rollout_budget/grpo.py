@@ -95,7 +95,7 @@ def update(
     # A constant divisor for the length, as in Dr.GRPO: long answers are not favoured.
     loss = -(weights * log_p).sum()
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
     if not bool(torch.isfinite(norm)):
         return float("nan")

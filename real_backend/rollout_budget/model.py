@@ -145,9 +145,7 @@ class CharModel(nn.Module):
         for block in self.blocks:
             x, k, v = block(x)
             room = [
-                torch.zeros(
-                    int(counts.sum()), k.shape[1], size + most, k.shape[3], device=k.device
-                )
+                torch.zeros(int(counts.sum()), k.shape[1], size + most, k.shape[3], device=k.device)
                 for _ in range(2)
             ]
             for held, fresh in zip(room, (k, v), strict=True):

@@ -32,7 +32,8 @@ def batch(
     cells: tuple[tasks.Cell, ...], size: int, answer: int, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
     """Fresh prompts of the training split with noisy labels: ``(size, PROMPT)``, ``(size, answer)``."""
-    prompts, answers = [], []
+    prompts: list[list[int]] = []
+    answers: list[list[int]] = []
     while len(prompts) < size:
         index = int(rng.integers(len(cells)))
         task = tasks.make_task(cells[index], index, rng)
@@ -95,7 +96,7 @@ def start_weights(
             logits.reshape(-1, tasks.VOCABULARY), answers.reshape(-1), ignore_index=tasks.PAD
         )
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if progress is not None:

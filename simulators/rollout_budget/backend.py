@@ -261,9 +261,7 @@ class RolloutSimulator(Backend[RolloutOutcome, Shares]):
         self._seconds = seconds(self.cost, drawn)
         self._failed = drawn.fails.any(0).astype(np.int64)
         self._spent = total(whole)
-        self._sums = self._sums + np.stack(
-            [total(fresh), self._spent, self._seconds]
-        )
+        self._sums = self._sums + np.stack([total(fresh), self._spent, self._seconds])
         self._tried, self._right, self._mixed, self._tokens = tried, right, mixed, tokens
         if not last.any():
             self._round = self._round + 1
@@ -369,6 +367,17 @@ class RolloutSimulator(Backend[RolloutOutcome, Shares]):
             all_rollouts=self._sums[1], all_seconds=self._sums[2], instance=inst,
         )  # fmt: skip
 
+    _step: np.ndarray
+    _round: np.ndarray
+    _tried: np.ndarray
+    _right: np.ndarray
+    _mixed: np.ndarray
+    _tokens: np.ndarray
+    _sums: np.ndarray
+    _shared: np.ndarray
+    _own: np.ndarray
+    _ratios: np.ndarray
+    _failed: np.ndarray
     _CHANGING = (
         "shared", "own", "tried", "right", "mixed", "tokens", "step", "round", "ratios", "sums",
         "seconds", "spent", "failed", "ids", "last", "rates",

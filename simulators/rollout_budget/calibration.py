@@ -110,9 +110,7 @@ def _likelihood(k: np.ndarray, visits: int) -> np.ndarray:
     """Log-likelihood ``(prompts, grid)`` of the first columns of ``k`` in a run of ``visits``."""
     tau = np.linspace(0, 1, visits)[: k.shape[1]]
     x = (BASES[:, None, None] + GAINS[None, :, None] * tau).reshape(-1, k.shape[1])
-    return np.asarray(
-        -(k @ np.logaddexp(0, -x).T) - (GROUP - k) @ np.logaddexp(0, x).T
-    )
+    return np.asarray(-(k @ np.logaddexp(0, -x).T) - (GROUP - k) @ np.logaddexp(0, x).T)
 
 
 def joint(k: np.ndarray, rounds: int = 60) -> np.ndarray:
@@ -234,9 +232,7 @@ def regress(
     return slope, base, cost
 
 
-def fit_runs(
-    runs: list[recorded.Run], held: list[recorded.Run], source: str
-) -> dict[str, Any]:
+def fit_runs(runs: list[recorded.Run], held: list[recorded.Run], source: str) -> dict[str, Any]:
     """Fit own share, noise and limit (outer) and the cells (inner) to calibration runs."""
     ready = [signals(run) for run in runs]
 
@@ -286,7 +282,7 @@ def fit_runs(
         "held-out runs": len(held),
         "eta": round(0.02 * scale, 6), "own": round(float(own), 4), "noise": round(float(v), 4),
         "between": round(float(between), 4),
-        "limit": round(float(limit * scale), 4), "steps": int(len(runs[0].tried)),
+        "limit": round(float(limit * scale), 4), "steps": len(runs[0].tried),
         "slope": (slope / scale).round(4).tolist(), "base": base.round(4).tolist(),
         "families": list(runs[0].families), "within": round(within(runs), 4),
         "fit rmse of accuracy": round(rmse(runs), 5),
@@ -330,8 +326,8 @@ def step_times() -> dict[str, Any]:
 
     Reinforce-Ada (arXiv 2510.04996), table 2: 102 s (1.5B) and 236 s (7B) a step of 2,048 rollouts
     on 8 H100, of which about 70 % is generation. Lengths: median 500 tokens, 99th percentile 5,000
-    (s about 1). Two figures fix two parameters for each model; the token time of a lone rollout is set so that
-    the longest of 2,048 rollouts takes 60 % of the generation (assumed, not measured).
+    (s about 1). Two figures fix two parameters for each model; the token time of a lone rollout is
+    set so that the longest of 2,048 takes 60 % of the generation (assumed, not measured).
     """
     out: dict[str, Any] = {
         "source": "Reinforce-Ada (arXiv 2510.04996), table 2; generation share: RollPacker, by review",
@@ -360,7 +356,9 @@ def main() -> None:
         if (r.policy == "uniform" and r.seed < 2) or (r.policy == "anti" and r.seed == 0)
     ]  # fmt: skip
     held = [r for r in runs if not any(r is c for c in chosen)]
-    source = "recorded GRPO runs of a 105k-parameter character transformer (own, public data folder)"
+    source = (
+        "recorded GRPO runs of a 105k-parameter character transformer (own, public data folder)"
+    )
     write_json(FITS / "tiny.json", fit_runs(chosen, held, source))
     write_json(FITS / "cost.json", step_times())
 

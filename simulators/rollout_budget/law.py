@@ -74,7 +74,7 @@ class Law:
 
     def merge(self, where: np.ndarray, other: Law) -> Law:
         """Take the environments in ``where`` from another law of the same shape."""
-        out = {}
+        out: dict[str, Any] = {}
         for field in dataclasses.fields(self)[:-1]:
             mine = getattr(self, field.name)
             theirs = getattr(other, field.name)
@@ -83,14 +83,15 @@ class Law:
             )
         return Law(**out)
 
-
     def cast(self, dtype: type) -> Law:
         """The same with its real arrays in another precision."""
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)[:-1]}
-        return Law(**{
-            k: v.astype(dtype) if isinstance(v, np.ndarray) and v.dtype.kind == "f" else v
-            for k, v in fields.items()
-        })  # fmt: skip
+        fields: dict[str, Any] = {
+            f.name: getattr(self, f.name) for f in dataclasses.fields(self)[:-1]
+        }
+        for name, value in fields.items():
+            if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+                fields[name] = value.astype(dtype)
+        return Law(**fields)
 
 
 GATE = 0.08

@@ -126,7 +126,9 @@ class Scenario:
         whole = ("levels", "rows", "epoch", "budget", "high", "multiple", "horizon", "rounds")
         for name in (*whole, "length_every", "evaluation"):
             if getattr(self, name) < 1:
-                raise AllocgymError(f"{name}: an integer >= 1 expected, given {getattr(self, name)}")
+                raise AllocgymError(
+                    f"{name}: an integer >= 1 expected, given {getattr(self, name)}"
+                )
         if self.budget % (self.rounds * self.multiple):
             raise AllocgymError(
                 f"budget: a multiple of rounds x multiple ({self.rounds * self.multiple}) "
@@ -275,9 +277,7 @@ def sample(
         rank = np.argsort(np.argsort(draws.uniform(draws.stream(seeds, "rank", items), 0), 0), 0)
         quantile = (rank + u) / items
     category = np.minimum(family, CATEGORIES - 1)
-    slope = np.exp(
-        scenario.slope_spread * draws.normal(draws.stream(seeds, "slope", items), 0)
-    )
+    slope = np.exp(scenario.slope_spread * draws.normal(draws.stream(seeds, "slope", items), 0))
     if scenario.pool == "cells":
         slope, logit, family, category = _recorded_cells(scenario.cells, seeds, items)
     else:
@@ -286,9 +286,7 @@ def sample(
             # Later families of a chain start harder.
             rate = rate * np.power(0.75, family)[:, None]
         logit = np.log(rate / (1 - rate))
-    scale = np.exp(
-        scenario.gain_spread * draws.normal(draws.stream(seeds, "gain"), 0)
-    )[0]
+    scale = np.exp(scenario.gain_spread * draws.normal(draws.stream(seeds, "gain"), 0))[0]
     gain = scenario.gain * scale
     ratio = np.power(scenario.cost_spread, np.linspace(-0.5, 0.5, count))
     turn = np.argsort(draws.uniform(draws.stream(seeds, "cost", count), 0), 0)

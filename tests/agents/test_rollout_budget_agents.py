@@ -1,0 +1,231 @@
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from allocgym.agents.core.agent import rollout
+from allocgym.agents.rollout_budget import catalogue
+from allocgym.agents.rollout_budget.adapters import TRLAdapter, VerlAdapter
+from allocgym.agents.rollout_budget.agent import RuleAgent
+from allocgym.agents.rollout_budget.allocator import Context, RuleAllocator
+from allocgym.agents.rollout_budget.learned import START, TERMS, LearnedIndex
+from allocgym.envs.core.errors import AllocgymError, CorruptFileError
+from allocgym.envs.core.registry import make_backend, make_problem
+
+NAMES = list(catalogue.RULES)
+EVERYONE = [*NAMES, *catalogue.ORACLES]
+
+
+@pytest.mark.parametrize("name", EVERYONE)
+def test_every_agent_spends_every_round_within_bounds(name):
+    for mode, n in (("per_prompt", 12), ("bins", 10)):
+        problem = make_problem("rollout-budget", n_max=n, mode=mode)
+        agent = catalogue.make(name, problem)
+        rounds = agent.rule.rounds if hasattr(agent, "rule") else 1
+        backend = make_backend(
+            problem, "twin", scenario="hetero-cost", num_envs=3, horizon=4, rounds=rounds, high=64
+        )
+        outcomes = rollout(agent, backend, np.arange(3))
+        assert outcomes[-1].done.all() and backend.ledger.left.sum() == 0
+        for o in outcomes[1:]:
+            assert (o.tried <= 64 * o.prompts).all()
+
+
+@given(
+    st.sampled_from([*NAMES, "learned"]), st.integers(0, 10**6), st.sampled_from([1, 2, 4]),
+    st.sampled_from(["mixed", "all right", "all wrong"]),
+)  # fmt: skip
+def test_allocators_keep_the_budget_whatever_comes_back(name, seed, multiple, kind):
+    rng = np.random.default_rng(seed)
+    rule = LearnedIndex(START) if name == "learned" else catalogue.make_rule(name)
+    m, high = int(rng.integers(2, 20)), 4 * int(rng.integers(2, 9))
+    made = RuleAllocator(rule, high=high, multiple=multiple, seed=seed)
+    for step in range(3):
+        ids = rng.permutation(50)[:m]
+        for r in range(rule.rounds):
+            budget = multiple * int(rng.integers(0, m * high // multiple // rule.rounds + 1))
+            if budget == 0:
+                continue
+            ctx = Context(step, 3, r, rule.rounds, family=ids % 4, accuracy=0.3)
+            n = made.allocate(ids, budget, ctx)
+            assert n.sum() == budget and n.min() >= 0 and n.max() <= high
+            assert (n % multiple == 0).all()
+            right = {"mixed": rng.binomial(n, 0.4), "all right": n, "all wrong": 0 * n}[kind]
+            made.observe(ids, n, right, tokens=5 * n, final=r + 1 == rule.rounds)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_allocator_goes_on_from_its_state(name):
+    rng = np.random.default_rng(0)
+    one = RuleAllocator(catalogue.make_rule(name))
+    for _ in range(4):
+        ids = rng.permutation(60)[:24]
+        n = one.allocate(ids, 192)
+        one.observe(ids, n, rng.binomial(n, 0.3), tokens=n * 7)
+    other = RuleAllocator(catalogue.make_rule(name))
+    other.load_state_dict(json.loads(json.dumps(one.state_dict())))
+    np.testing.assert_array_equal(one.allocate(ids, 192), other.allocate(ids, 192))
+    with pytest.raises(AllocgymError, match="rule"):
+        wrong = "uniform" if name != "uniform" else "anti"
+        RuleAllocator(catalogue.make_rule(wrong)).load_state_dict(one.state_dict())
+
+
+@pytest.mark.parametrize("name", ["posterior-greedy", "knapsack-beta", "vip-rloo", "anti", "gvm"])
+def test_the_order_of_prompts_does_not_matter(name):
+    rng = np.random.default_rng(1)
+    made = RuleAllocator(catalogue.make_rule(name))
+    ids = np.arange(30)
+    n = np.full(30, 8)
+    made.observe(ids, n, rng.binomial(n, rng.random(30)))
+    perm = rng.permutation(30)
+    counts, shuffled = made.allocate(ids, 240), made.allocate(ids[perm], 240)
+    assert np.abs(counts[perm] - shuffled).max() <= 1
+
+
+def test_the_published_estimator_and_its_fall_backs():
+    made = RuleAllocator(catalogue.make_rule("knapsack-published"), pooled=False)
+    ids = np.arange(6)
+    made.observe(ids, np.array([16, 16, 16, 16, 16, 4]), np.array([0, 16, 8, 3, 13, 2]))
+    n = made.allocate(ids, 60)
+    assert n[1] == 2 and n[5] == 10
+    assert n[2] > 2 and n[3] > n[4]
+    surplus = made.allocate(ids, 400)
+    assert surplus[0] > 100 and surplus[1] == 2
+    nobody = RuleAllocator(catalogue.make_rule("knapsack-published"))
+    nobody.observe(ids, np.full(6, 16), np.zeros(6))
+    np.testing.assert_array_equal(nobody.allocate(ids, 60), 10)
+
+
+def test_sec_follows_its_formula():
+    rule = catalogue.make_rule("sec")
+    made = RuleAllocator(rule)
+    ids, family = np.arange(4), np.array([0, 0, 1, 1])
+    made.allocate(ids, 40, Context(family=family))
+    made.observe(ids, np.full(4, 10), np.array([5, 5, 0, 10]))
+    assert rule._value[0, 0] == pytest.approx(0.3 * 1.0) and rule._value[0, 1] == 0
+    n = made.allocate(ids, 40, Context(family=family))
+    odds = n[:2].sum() / n[2:].sum()
+    assert odds == pytest.approx(np.exp(0.3 / 0.2), rel=0.25)
+
+
+def test_sequential_asks_again_only_for_prompts_that_are_not_mixed():
+    made = RuleAllocator(catalogue.make_rule("sequential"))
+    ids = np.arange(4)
+    for r in range(2):
+        n = made.allocate(ids, 16, Context(round=r, rounds=4))
+        np.testing.assert_array_equal(n, 4)
+        made.observe(ids, n, np.array([2, 0, 4, 0]), final=False)
+    n = made.allocate(ids, 16, Context(round=2, rounds=4))
+    assert n[0] == 0 and n[1] + n[2] + n[3] == 16
+
+
+def test_prompts_never_seen_are_judged_by_their_like():
+    made = RuleAllocator(catalogue.make_rule("anti"))
+    ids, family = np.arange(8), np.repeat([0, 1], 4)
+    ctx = Context(family=family)
+    made.allocate(ids, 64, ctx)
+    made.observe(ids, np.full(8, 8), np.array([0, 0, 0, 0, 4, 4, 4, 4]))
+    n = made.allocate(ids + 8, 64, ctx)
+    assert n[:4].min() > n[4:].max()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda a: a.allocate(np.array([1, 1]), 4), "distinct"),
+        (lambda a: a.allocate(np.array([0.5]), 4), "integers"),
+        (lambda a: a.allocate(np.array([1, 2]), 4096), "cannot lie"),
+        (lambda a: a.observe(np.array([1]), np.array([2]), np.array([3])), "between 0 and n"),
+        (lambda a: a.observe(np.array([1]), np.array([2, 3]), np.array([1])), "counts"),
+    ],
+)
+def test_misuse_is_told(call, message):
+    with pytest.raises(AllocgymError, match=message):
+        call(RuleAllocator(catalogue.make_rule("uniform")))
+
+
+def verl_batch(ids):
+    return {
+        "uid": np.array([f"fresh-{i}" for i in range(len(ids))], dtype=object),
+        "extra_info": np.array([{"index": int(i), "split": "train"} for i in ids], dtype=object),
+    }
+
+
+def test_the_verl_adapter_repeats_rows_and_divides_by_workers():
+    adapter = VerlAdapter(RuleAllocator(catalogue.make_rule("posterior-greedy")), world_size=8)
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        batch = verl_batch(rng.permutation(100)[:15])
+        plan = adapter.plan(batch, 121)
+        assert len(plan.index) % 8 == 0 and plan.topped_up == 7
+        assert plan.counts.sum() == 128 == len(plan.index)
+        np.testing.assert_array_equal(np.bincount(plan.index, minlength=15), plan.counts)
+        adapter.observe(batch, plan, rng.random(128) < 0.4, rng.integers(5, 50, 128))
+    assert adapter.allocator._updates == 3
+    with pytest.raises(AllocgymError, match="uid is new"):
+        adapter.plan({"uid": np.zeros(3)}, 24)
+    with pytest.raises(AllocgymError, match="one a rollout"):
+        adapter.observe(batch, plan, np.zeros(3))
+
+
+def test_the_trl_adapter_works_in_whole_groups():
+    allocator = RuleAllocator(catalogue.make_rule("knapsack-beta"), multiple=4, high=16)
+    adapter = TRLAdapter(allocator, 4)
+    rng = np.random.default_rng(0)
+    fed, counts = adapter.order(list(range(10, 22)), 96)
+    assert len(fed) == 96 and (counts % 4 == 0).all()
+    rewards = rng.random(96) < 0.5
+    assert rewards.reshape(-1, 4).shape[0] == 24
+    for group in np.array(fed).reshape(-1, 4):
+        assert len(set(group)) == 1
+    adapter.observe(fed, rewards, rng.integers(1, 9, 96))
+    assert adapter.baseline_noise(3) == 3
+    with pytest.raises(AllocgymError, match="num_generations"):
+        TRLAdapter(RuleAllocator(catalogue.make_rule("uniform")), 8)
+    with pytest.raises(AllocgymError, match="rewards"):
+        adapter.observe(fed, rewards[:-1])
+
+
+def test_rules_and_learned_weights_survive_a_file(tmp_path):
+    problem = make_problem("rollout-budget", n_max=8, mode="per_prompt")
+    rule = LearnedIndex(np.linspace(-1, 1, len(TERMS)))
+    catalogue.save_rule(tmp_path / "a.zip", problem, rule, {"seed": 0})
+    again = catalogue.make_rule(tmp_path / "a.zip")
+    np.testing.assert_array_equal(again.weights, rule.weights)
+    catalogue.save_rule(tmp_path / "b.zip", problem, catalogue.make_rule("greso"))
+    assert catalogue.make(tmp_path / "b.zip", problem).name == "greso"
+    (tmp_path / "c.zip").write_bytes(b"nothing")
+    with pytest.raises(CorruptFileError):
+        catalogue.make(tmp_path / "c.zip", problem)
+    with pytest.raises(AllocgymError, match="Did you mean 'uniform'"):
+        catalogue.make("unifrom", problem)
+    with pytest.raises(AllocgymError, match="weights"):
+        LearnedIndex([1.0])
+
+
+def test_the_learned_index_contains_uniform_and_sees_cost():
+    problem = make_problem("rollout-budget", n_max=16, mode="per_prompt")
+    backend = make_backend(problem, "twin", scenario="hetero-cost", num_envs=4, horizon=6)
+    flat = np.zeros(len(TERMS))
+    flat[8] = -5
+    agent = RuleAgent(problem, LearnedIndex(flat))
+    for o in rollout(agent, backend, np.arange(4))[1:]:
+        np.testing.assert_array_equal(o.tried, 8)
+    thrifty = flat.copy()
+    thrifty[3] = 1.0
+    spent = [o.all_tokens.mean() for o in (
+        rollout(RuleAgent(problem, LearnedIndex(w)), backend, np.arange(4))[-1]
+        for w in (flat, thrifty)
+    )]  # fmt: skip
+    assert spent[1] < 0.9 * spent[0]
+
+
+def test_the_oracle_is_ahead_of_uniform_where_it_matters():
+    problem = make_problem("rollout-budget", n_max=32, mode="per_prompt")
+    ends = {}
+    for name in ("uniform", "anti", "oracle"):
+        backend = make_backend(problem, "twin", scenario="hard-tail", num_envs=12, horizon=20)
+        ends[name] = rollout(catalogue.make(name, problem), backend, np.arange(12))[-1].heldout
+    assert (ends["oracle"] > ends["uniform"]).all() and (ends["uniform"] > ends["anti"]).all()
