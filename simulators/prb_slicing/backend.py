@@ -211,7 +211,10 @@ class FluidCell(SimulatedCell):
             play_joint(self, blocks, period, carries, out, histogram)
         else:
             for i in range(len(s.slices)):
-                self._slice(i, blocks[i].astype(self.dtype), period, carries[i], out, histogram)
+                # Rows beyond the most users of this slice are empty.
+                u = max(int(self.workload.users[i].max()), 1)
+                part = carries[i, :u]
+                self._slice(i, blocks[i].astype(self.dtype), period, part, out, histogram)
         if not keep:
             self._average = average
         out.backlog = self.queue + out.arrived - out.served - out.dropped
@@ -250,103 +253,100 @@ class FluidCell(SimulatedCell):
         """Play one slice: cells whose queue stays short in closed form, the others step by step."""
         s, fine = self.scenario, self.workload.fine[i]
         width = FINE_MS if fine else COARSE_MS
-        volume, number = self.workload.arrivals(i, period)
-        volume = volume.astype(self.dtype, copy=False)
         inverse = 1 / carries
-        start = self.queue[i].astype(self.dtype) * inverse
-        total = volume.sum(2)
-        work = np.einsum("ubt,ub->bt", volume, inverse)
+        coming, number = self.workload.arrivals(i, period, inverse)
+        u, steps = len(carries), round(s.period / fluid.STEP)
+        start = self.queue[i, :u].astype(self.dtype) * inverse
+        work = coming.sum(0)
+        in_steps = coming
+        if fine:
+            in_steps = coming.reshape(u, self.batch, steps, -1).sum(3)
+        total = in_steps.sum(2)
         backlog = fluid.lindley(start.sum(0), work, blocks, width)
-        first, last = fluid.delays(work, backlog, blocks, width, s.fixed)
-        count = number.sum(0, dtype=np.uint16).astype(self.dtype)
+        count = number.sum(0, dtype=self.dtype)
         out.packets[i] = count.sum(1)
         missing = np.zeros(self.batch)
-        need = start + total * inverse
-        granted = fluid.water_fill(need, np.maximum(need.sum(0) - backlog[:, -1], 0))
+        need = start + total
+        granted = need
+        if (backlog[:, -1] > 0).any():
+            granted = fluid.water_fill(need, np.maximum(need.sum(0) - backlog[:, -1], 0))
         waits = backlog.max(1) > blocks * (SHORT * s.target(i))
         waits |= (need * carries > s.queue).any(0)
         if waits.any():
             columns = np.flatnonzero(waits)
-            coming = volume[:, columns] * inverse[:, columns, None]
             granted[:, columns] = self._stepwise(
-                i,
-                columns,
-                start,
-                coming,
-                number,
-                blocks,
-                carries,
-                work,
-                backlog,
-                count,
-                missing,
-                out,
-                histogram,
-            )
-        target = s.target(i)
-        out.late[i] += fluid.late_packets(first, last, count, target)
-        out.late50[i] += fluid.late_packets(first, last, count, 50.0)
+                i, columns, start, coming, in_steps[:, columns], number, blocks, carries, work,
+                backlog, count, missing, out, histogram,
+            )  # fmt: skip
+        first, last = fluid.delays(work, backlog, blocks, width, s.fixed)
+        out.late[i] += fluid.late_packets(first, last, count, s.target(i)) + missing
+        out.late50[i] += fluid.late_packets(first, last, count, 50.0) + missing
+        if histogram is not None:
+            histogram[i] += fluid.histogram(first, last, count)
         first += last
         out.delay[i] += 0.5 * np.einsum("bt,bt->b", count, first)
         out.delay[i] /= np.maximum(out.packets[i] - missing, 1)
-        out.late[i] += missing
-        out.late50[i] += missing
-        if histogram is not None:
-            histogram[i] += fluid.histogram(first - last, last, count)
-        out.arrived[i], out.work[i] = total, total * inverse
-        out.granted[i], out.served[i] = granted, granted * carries
+        out.arrived[i, :u], out.work[i, :u] = total * carries, total
+        out.granted[i, :u], out.served[i, :u] = granted, granted * carries
 
     def _stepwise(
         self, i: int, columns: np.ndarray, start: np.ndarray, coming: np.ndarray,
-        number: np.ndarray, blocks: np.ndarray, carries: np.ndarray, work: np.ndarray,
-        backlog: np.ndarray, count: np.ndarray, missing: np.ndarray, out: Played, histogram: np.ndarray | None,
+        in_steps: np.ndarray, number: np.ndarray, blocks: np.ndarray, carries: np.ndarray, work: np.ndarray,
+        backlog: np.ndarray, count: np.ndarray, missing: np.ndarray, out: Played,
+        histogram: np.ndarray | None,
     ) -> np.ndarray:  # fmt: skip
-        """Follow single users of busy slices; enter delays of busy steps, and take these out of
-        ``count``.
+        """Follow single users of busy cells.
+
+        Where bins are fine, delays of busy steps are entered user by user and their packets taken
+        out of ``count``; where they are coarse, ``backlog`` becomes what is left after drops, and
+        packets lost leave ``count``.
 
         Returns:
             ``(u, columns)`` work granted.
-        """  # noqa: D205
+        """
         s = self.scenario
-        u, m, bins = coming.shape
-        steps = round(s.period / fluid.STEP)
+        u, m, steps = in_steps.shape
+        bins = coming.shape[2]
         fine, width = bins // steps, s.period / bins
-        split = coming.reshape(u, m, steps, fine)
-        summed = split[..., 0] if fine == 1 else split.sum(3)
-        carried, average = carries[:, columns], self._average[i][:, columns]
+        carried, average = carries[:, columns], self._average[i, :u, columns].T.copy()
         # What the slice does in each step: exact, from its backlog in fine bins.
         level = np.concatenate(
             [start[:, columns].sum(0)[:, None], backlog[columns][:, fine - 1 :: fine]], axis=1
         )
         done = work[columns].reshape(m, steps, fine).sum(2) - np.diff(level, axis=1)
-        in_order = np.ascontiguousarray(summed.transpose(2, 0, 1))
+        in_order = np.ascontiguousarray(in_steps.transpose(2, 0, 1))
         x = fluid.step_users(
-            start[:, columns], in_order,
-            np.ascontiguousarray(np.maximum(done, 0).T), carried, s.queue / carried, average,
-            s.scheduler(i),
+            start[:, columns], in_order, np.ascontiguousarray(np.maximum(done, 0).T), carried,
+            s.queue / carried, average, s.scheduler(i),
         )  # fmt: skip
-        self._average[i][:, columns] = average
-        out.dropped[i][:, columns] = x.dropped * carried
+        self._average[i, :u, columns] = average.T
+        out.dropped[i, :u, columns] = (x.dropped * carried).T
+        if fine == 1:
+            backlog[columns] = x.waiting[1:].sum(1).T
+            if x.lost is not None:
+                gone = (number[:, columns] * x.lost.transpose(1, 2, 0)).sum(0)
+                count[columns] -= gone
+                missing[columns] += gone.sum(1)
+            return x.granted
         peak = backlog[columns].reshape(m, steps, fine).max(2)
         cell, step = np.nonzero(peak > blocks[columns, None] * (SHORT * s.target(i)))
         where = columns[cell]
         if not where.size:
             return x.granted
-        leaves = fluid.departures(x, in_order, blocks[columns])
-        first, last = fluid.window_delays(
-            *(edge[step, :, cell].T for edge in leaves), step, split[:, cell, step], width, s.fixed
-        )
+        split = coming.reshape(u, self.batch, steps, fine)[:, where, step]
+        leaves = fluid.departures(x, cell, step, blocks[columns])
+        first, last = fluid.window_delays(*leaves, step, split, width, s.fixed)
         packets = number.reshape(u, self.batch, steps, fine)[:, where, step].astype(self.dtype)
         count.reshape(self.batch, steps, fine)[where, step] = 0
         if x.lost is not None:
             gone = packets * x.lost[step, :, cell].T[:, :, None]
             packets -= gone
-            np.add.at(missing, where, gone.sum((0, 2)))
+            missing += np.bincount(where, gone.sum((0, 2)), self.batch)
         rows = [a.transpose(1, 0, 2).reshape(len(where), -1) for a in (first, last, packets)]
-        np.add.at(out.late[i], where, fluid.late_packets(*rows, s.target(i)))
-        np.add.at(out.late50[i], where, fluid.late_packets(*rows, 50.0))
+        for total, target in ((out.late, s.target(i)), (out.late50, 50.0)):
+            total[i] += np.bincount(where, fluid.late_packets(*rows, target), self.batch)
         middle = 0.5 * ((rows[0] + rows[1]) * rows[2]).sum(1)
-        np.add.at(out.delay[i], where, middle)
+        out.delay[i] += np.bincount(where, middle, self.batch)
         if histogram is not None:
             np.add.at(histogram[i], where, fluid.histogram(*rows))
         return x.granted

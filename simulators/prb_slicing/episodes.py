@@ -132,23 +132,31 @@ class Workload:
         """Rows of the library that slice ``row``'s users replay in a period, ``(u, batch)``."""
         return self._first[row] + (self._trace[row] + period) % self._length[row]
 
-    def arrivals(self, row: int, period: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Bytes and packets of slice ``row``, ``(u, batch, bins)`` float32 and uint8."""
+    def arrivals(
+        self, row: int, period: np.ndarray, scale: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Bytes (times ``scale (u, batch)``) and packets of slice ``row``, ``(u, batch, bins)``.
+
+        ``scale`` may cover fewer users than there are rows: those beyond are left out.
+        """
         s = self.scenario
+        factor = np.broadcast_to(self.load, (self.u, self.batch))
+        active = self.active[row]
+        if scale is not None:
+            active = active[: len(scale)]
+            factor = factor[: len(scale)] * scale
         if s.control:
             bins = round(s.period / (FINE_MS if self.fine[row] else COARSE_MS))
             rate = CONTROL_RATES[KINDS.index(s.slices[row])] * 125 * s.period / bins
-            ones = np.broadcast_to(self.active[row, :, :, None], (self.u, self.batch, bins))
-            return ones * np.float32(rate) * self.load[:, None], ones.astype(np.uint8)
+            ones = np.broadcast_to(active[:, :, None], (*active.shape, bins))
+            number = ones.astype(np.float32)
+            return number * (factor * rate)[:, :, None], number
         lib = self.library(row)
-        index = np.where(self.active[row], self.rows(row, period), 0)
-        scale = np.where(self.active[row], self.load, 0.0).astype(np.float32)
+        replayed = self.rows(row, period)[: len(active)]
+        index = np.where(active, replayed, len(lib.volume) - 1)
         volume = lib.volume[index]
-        volume *= scale[:, :, None]
-        count = lib.count[index]
-        if not self.active[row].all():
-            count *= self.active[row][:, :, None].view(np.uint8)
-        return volume, count
+        dtype = np.float32 if scale is not None and scale.dtype == np.float32 else np.float64
+        return volume * factor.astype(dtype)[:, :, None], lib.count[index]
 
     def packets(self, column: int, period: int) -> Packets:
         """Packets of cell ``column`` in a period, large ones cut to what a frame holds."""

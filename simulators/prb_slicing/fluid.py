@@ -215,8 +215,10 @@ def step_users(
     return Steps(grants.sum(0), dropped, grants, waiting, lost)
 
 
-def departures(x: Steps, arrived: np.ndarray, blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """When the first and the last of what comes in each step has been served, ms in the period.
+def departures(
+    x: Steps, cell: np.ndarray, step: np.ndarray, blocks: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """When the first and the last of what comes in busy steps has been served, ms in the period.
 
     What a user has been given by time t is known at the ends of steps and grows evenly while the
     slice works; a packet leaves when that reaches what had come before it. What is left at the end
@@ -224,41 +226,48 @@ def departures(x: Steps, arrived: np.ndarray, blocks: np.ndarray) -> tuple[np.nd
 
     Args:
         x: the steps.
-        arrived: ``(steps, u, batch)`` work that comes (and is not dropped) in each step.
+        cell: ``(windows,)`` column of each busy step.
+        step: ``(windows,)`` its number.
         blocks: ``(batch,)`` resource blocks.
 
     Returns:
-        Two arrays ``(steps, u, batch)``.
+        Two arrays ``(u, windows)``.
     """
-    steps = len(arrived)
+    steps = len(x.given)
     done = np.zeros_like(x.waiting)
     np.cumsum(x.given, axis=0, out=done[1:])
-    reach = done[1:] + x.waiting[1:]
+    curve = done[:, :, cell]
     # In a step it can finish, a slice that had a queue works first, one that had none works last.
-    busy = np.minimum(x.given.sum(1) / (np.maximum(blocks, 1e-9) * arrived.dtype.type(STEP)), 1)
+    capacity = np.maximum(blocks, 1e-9) * done.dtype.type(STEP)
+    busy = np.minimum(x.given.sum(1) / capacity, 1)
     begins = np.where(x.waiting[:-1].sum(1) > 1e-6, 0, 1 - busy)
-    ends = np.zeros(reach.shape, np.int64)
-    for j in range(1, steps + 1):
-        ends += done[j] < reach - 1e-4
-    inside = np.minimum(ends, steps - 1)
-    user, column = np.ogrid[: reach.shape[1], : reach.shape[2]]
-    low, high = done[inside, user, column], done[inside + 1, user, column]
-    part = np.clip((reach - low) / np.maximum(high - low, 1e-6), 0, 1)
-    last = (inside + begins[inside, column] + part * busy[inside, column]) * STEP
-    step, user, column = np.nonzero(ends == steps)
-    if step.size:
-        left = reach[step, user, column] - done[steps, user, column]
-        level = np.zeros_like(left)
-        for other in x.waiting[-1]:
-            level += np.minimum(other[column], left)
-        last[step, user, column] = steps * STEP + level / np.maximum(blocks[column], 1e-9)
-    first = np.empty_like(last)
-    fresh = (np.arange(steps)[:, None, None] + begins[:, None]) * STEP
-    first[1:] = last[:-1]
-    left = x.waiting[0]
-    first[0] = np.minimum(last[0], left.sum(0) / np.maximum(blocks, 1e-9))
+    user = np.arange(curve.shape[1])[:, None]
+    window = np.arange(len(cell))
+
+    def leaves(reach: np.ndarray) -> np.ndarray:
+        ends = np.zeros(reach.shape, np.int8)
+        short = reach - 1e-4
+        for j in range(1, steps + 1):
+            ends += (curve[j] < short).view(np.int8)
+        inside = np.minimum(ends, steps - 1).astype(np.intp)
+        low, high = curve[inside, user, window], curve[inside + 1, user, window]
+        part = np.clip((reach - low) / np.maximum(high - low, 1e-6), 0, 1)
+        at = (inside + begins[inside, cell] + part * busy[inside, cell]) * STEP
+        row, column = np.nonzero(ends == steps)
+        if row.size:
+            left = reach[row, column] - curve[steps, row, column]
+            level = np.zeros_like(left)
+            for other in x.waiting[-1]:
+                level += np.minimum(other[cell[column]], left)
+            at[row, column] = steps * STEP + level / np.maximum(blocks[cell[column]], 1e-9)
+        return at
+
+    ahead = x.waiting[step, :, cell].T
+    first = leaves(curve[step, user, window] + ahead)
+    last = leaves(curve[step + 1, user, window] + x.waiting[step + 1, :, cell].T)
     # Behind an empty queue the first packet starts when the slice does.
-    return np.where(x.waiting[:-1] > 1e-6, first, np.minimum(fresh, last)), last
+    fresh = (step + begins[step, cell]) * STEP
+    return np.where(ahead > 1e-6, first, np.minimum(fresh, last)), last
 
 
 def window_delays(

@@ -226,7 +226,7 @@ class Library:
         first: ``(traces,)`` row at which each trace begins.
         rows: ``(traces,)`` periods of each.
         volume: ``(all rows, bins)`` float32 bytes in each bin of a period.
-        count: ``(all rows, bins)`` uint8 packets in each bin.
+        count: ``(all rows, bins)`` float32 packets in each bin. The last row of both is silence.
         times: packets' times within their period, ms.
         sizes: their bytes.
         index: ``(all rows + 1,)`` a row's packets are ``index[r]:index[r + 1]``.
@@ -258,9 +258,9 @@ def library(source: str, split: str, kind: str, period: float, bins: int) -> Lib
     time = np.concatenate(times)
     size = np.concatenate(sizes)
     flat = row * bins + np.minimum((time * (bins / period)).astype(np.int64), bins - 1)
-    whole = first[-1] * bins
+    whole = (first[-1] + 1) * bins
     volume = np.bincount(flat, size, minlength=whole).astype(np.float32).reshape(-1, bins)
-    number = np.minimum(np.bincount(flat, minlength=whole), 255).astype(np.uint8)
+    number = np.bincount(flat, minlength=whole).astype(np.float32)
     edges = np.searchsorted(row, np.arange(first[-1] + 1))
     return Library(
         np.array(first[:-1]), np.array(rows), volume, number.reshape(-1, bins), time, size, edges

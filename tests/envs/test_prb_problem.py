@@ -106,7 +106,8 @@ def test_moves_move_one_group_and_the_unaffordable_keep():
 
 
 @pytest.mark.parametrize(
-    "bad", [np.full((1, 3), np.nan, np.float32), np.zeros((1, 2), np.float32), np.zeros((1, 3), int)]
+    "bad",
+    [np.full((1, 3), np.nan, np.float32), np.zeros((1, 2), np.float32), np.zeros((1, 3), int)],
 )
 def test_bad_actions_are_refused(bad):
     problem = PRBSlicing()

@@ -69,7 +69,9 @@ def test_scope_reads_new_whole_rows_only(scope_folder):
     append(scope_folder, imsi, HEADER + "\n", csv_row(imsi, 1, rate=99) + "\n")
     made = scope.ScopeFiles(scope_folder, {imsi: 0}, 3, 3)
     assert not made.read().valid
-    append(scope_folder, imsi, csv_row(imsi, 2, rate=2.0, buffer=1000) + "\n", csv_row(imsi, 3)[:20])
+    append(
+        scope_folder, imsi, csv_row(imsi, 2, rate=2.0, buffer=1000) + "\n", csv_row(imsi, 3)[:20]
+    )
     reading = made.read()
     assert reading.valid
     np.testing.assert_allclose(reading.served[0, 0], 2e6 / 8 * 0.25)

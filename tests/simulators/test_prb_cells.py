@@ -86,7 +86,9 @@ def test_traffic_and_channel_do_not_depend_on_the_policy(engine):
 def test_a_cell_of_a_batch_is_the_cell_alone():
     many = play(make("twin", 5, horizon=6, mix="222", load=3.0), (3, 5, 9), 6, np.arange(10, 15))
     for i in range(5):
-        one = play(make("twin", 1, horizon=6, mix="222", load=3.0), (3, 5, 9), 6, np.array([10 + i]))
+        one = play(
+            make("twin", 1, horizon=6, mix="222", load=3.0), (3, 5, 9), 6, np.array([10 + i])
+        )
         for a, b in zip(many, one, strict=True):
             np.testing.assert_allclose(a.backlog[i], b.backlog[0], rtol=1e-9, atol=1e-6)
             np.testing.assert_allclose(a.late[i], b.late[0], rtol=1e-9, atol=1e-6)
