@@ -92,7 +92,7 @@ def summarise(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
         }
         for name, e in found.items()
     }
-    out: dict[str, Any] = {"means": means}
+    out: dict[str, Any] = {"means": means, "table": as_table(means)}
     if "learned" in found:
         ours = found["learned"]["sla"]
         against = {n: paired(-ours, -e["sla"]) for n, e in found.items() if n != "learned"}
@@ -101,6 +101,20 @@ def summarise(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
             n: {**as_dict(r), "p_holm": round(corrected[n], 5)} for n, r in against.items()
         }
     return out
+
+
+COLUMNS = {
+    "sla": "sla", "late10": "URLLC late > 10 ms", "late50": "> 50 ms", "p99": "p99 ms",
+    "p99.9": "p99.9 ms", "goodput": "eMBB Mbit/s", "share": "eMBB share", "drops": "drops MB",
+    "moved": "moves", "decision ms": "decision ms", "tractor": "TRACTOR score",
+}  # fmt: skip
+
+
+def as_table(means: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """Means as a table for the docs, best `sla` first."""
+    order = sorted(means, key=lambda n: -means[n]["sla"])
+    rows = [[n, *(f"{means[n][k]:.4g}" for k in COLUMNS)] for n in order]
+    return {"columns": ["agent", *COLUMNS.values()], "rows": rows}
 
 
 def table(load: float, found: dict[str, dict[str, Any]]) -> None:

@@ -96,7 +96,13 @@ def suite(options: Options) -> int:
             Figure("our DQN minus expert (own state, moves)", round(lead, 4), ">= 0.0217",
                    lead >= 0.0217, "aim", f"[{-r.high:+.4f}, {-r.low:+.4f}]")
         )  # fmt: skip
+    columns = ["agent", "score", "minus expert, 95 %", "qos", *mixes]
+    listed = [
+        [r[0], f"{r[1]:.4f}", f"{r[2]} {r[3]}", f"{r[4]:.4f}",
+         *(f"{scores[r[0]][m].mean():.3f} (CV {cv[r[0]][m]:.3f})" for m in mixes)] for r in rows
+    ]  # fmt: skip
     results = {
+        "table": {"columns": columns, "rows": listed},
         "score": {n: {m: round(float(v.mean()), 4) for m, v in s.items()}
                   for n, s in scores.items()},
         "means": {n: round(v, 4) for n, v in means.items()},

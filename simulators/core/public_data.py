@@ -46,6 +46,15 @@ CATALOGUE = (
         "github.com/ypwang61/One-Shot-RLVR @ 21ed529; own work", "Apache-2.0; -",
         "rollout-budget: item fits, update law, replay and fidelity",
     ),
+    Dataset(
+        "prb/tractor", "packet traces of phones, KPI rows of an LTE base station each 250 ms",
+        "github.com/genesys-neu/TRACTOR @ f2f052c", "MIT",
+        "prb-slicing: traffic, channel fits, scenarios tractor and traces, fidelity",
+    ),
+    Dataset(
+        "prb/tables", "transport block sizes and MCS of 36.213, CQI tables of 38.214",
+        "3GPP", "facts", "prb-slicing: rate='tbs', fidelity",
+    ),
 )  # fmt: skip
 
 
