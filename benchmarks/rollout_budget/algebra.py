@@ -33,7 +33,7 @@ def greedy_against_program(instances: int) -> tuple[int, float]:
             gap = np.inf
         missed += gap > 1e-9
         worst = max(worst, float(gap))
-    return missed, worst
+    return int(missed), worst
 
 
 def closed_forms(samples: int) -> dict[str, float]:
@@ -44,7 +44,7 @@ def closed_forms(samples: int) -> dict[str, float]:
     def note(name: str, truth: float, values: np.ndarray) -> None:
         # An event that never missed in the sample may still miss once in as many.
         error = max(float(values.std()) / np.sqrt(len(values)), 1 / len(values))
-        out[name] = max(out.get(name, 0.0), abs(truth - float(values.mean())) / error)
+        out[name] = max(out.get(name, 0.0), float(abs(truth - values.mean()) / error))
 
     for p, n in ((0.05, 8), (0.3, 4), (0.5, 16), (0.9, 6)):
         k = rng.binomial(n, p, samples)
@@ -90,8 +90,8 @@ def vip_optimal(instances: int) -> float:
                     other[j] += 1
                     worst = max(worst, base - cost(other))
         real = algebra.rloo_counts(p[None], np.array([budget]))[0]
-        worst = max(worst, abs(real.sum() - budget) * 1e3)
-    return worst
+        worst = max(worst, abs(float(real.sum()) - budget) * 1e3)
+    return float(worst)
 
 
 def rules_hold(trials: int) -> dict[str, int]:

@@ -91,7 +91,8 @@ def report(
     show(f"{regime}, equal {axis}", columns, rows)
     figures = []
     for name, d in versus.items():
-        text = f"{d.verdict} [{-d.high:+.4f}, {-d.low:+.4f}] n={d.n}"
+        word = d.verdict if d.n > 1 else "one pair: no verdict"
+        text = f"{word} [{-d.high:+.4f}, {-d.low:+.4f}] n={d.n}"
         if name == "anti":
             met: bool | None = d.verdict == "lost" if d.n > 1 else None
             kind = "must" if axis == "rollouts" else "aim"

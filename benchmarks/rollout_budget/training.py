@@ -26,10 +26,10 @@ SHORT = 0.5
 """Episodes are this much shorter in training (the same gain in fewer, larger steps)."""
 SHIPPED = (
     ("hard-tail", "rollouts"), ("hetero-cost", "tokens"), ("prereq", "rollouts"),
-    ("hetero-cost", "rollouts"),
 )  # fmt: skip
 NEAREST = {
     ("hetero-cost", "seconds"): "hetero-cost-tokens",
+    ("hetero-cost", "rollouts"): "hard-tail-rollouts",
     ("qwen1.5b-dsr", "rollouts"): "hard-tail-rollouts",
     ("tiny", "rollouts"): "hard-tail-rollouts",
     ("homogeneous", "rollouts"): "hard-tail-rollouts",
