@@ -32,9 +32,9 @@ FIXED: dict[str, Callable[[PRBSlicing], Agent]] = {
 
 
 def names() -> list[str]:
-    """Names `make` understands, besides paths of agent files."""
+    """Names `make` understands, besides paths of agent files (and any other static split)."""
     shipped = [p.stem for p in sorted(PRETRAINED.glob("*.zip"))]
-    return [*FIXED, *shipped, "static-A-B-C", "clairvoyant-greedy"]
+    return [*FIXED, *shipped, "static-1-4-12", "clairvoyant-greedy"]
 
 
 def make(name: str | Path, problem: PRBSlicing) -> Agent:
@@ -48,7 +48,7 @@ def make(name: str | Path, problem: PRBSlicing) -> Agent:
         return FIXED[text](problem)
     if text == "clairvoyant-greedy":
         return ClairvoyantGreedy(problem)
-    if text.startswith("static-") and text != "static-A-B-C":
+    if text.startswith("static-"):
         try:
             units = np.array([int(k) for k in text.split("-")[1:]])
         except ValueError as error:

@@ -130,7 +130,7 @@ def urllc_curve(seeds: int) -> dict[float, float]:
             problem, "twin", scenario="tractor", num_envs=seeds, mix=mix, horizon=240,
             dtype="float32",
         )  # fmt: skip
-        agent = Static(problem, (1, groups, 16 - groups))
+        agent = Static(problem, np.array([1, groups, 16 - groups]))
         outcome = made.reset(np.arange(seeds))
         agent.begin(made.spec)
         agent.tell(outcome)

@@ -39,7 +39,7 @@ def play(
         50 ms), eMBB's delivered share and goodput in Mbit/s, drops in MB; and ``ms`` a decision,
         ``delays`` of URLLC.
     """
-    made = make_backend(
+    made: Any = make_backend(
         problem(), backend, scenario=scenario, num_envs=seeds, histogram=histogram, **overrides
     )
     one = catalogue.make(agent, made.problem) if isinstance(agent, str) else agent

@@ -53,11 +53,11 @@ def one_load(
             entry[key].append(result[key])
 
     for k, mix in enumerate(MIXES):
-        common = {
+        common: dict[str, Any] = {
             "scenario": "traces", "split": "test", "load": load, "mix": mix, "horizon": horizon,
             "dtype": "float32", "first": 1000 * k,
         }  # fmt: skip
-        arguments = {**common, "seeds": seeds, "histogram": True}
+        arguments: dict[str, Any] = {**common, "seeds": seeds, "histogram": True}
         for name in names:
             enter(name, play(name, **arguments))
         enter("clairvoyant greedy", play("clairvoyant-greedy", **arguments))

@@ -50,17 +50,19 @@ def suite(options: Options) -> int:
     qos: dict[str, list[float]] = {n: [] for n in scores}
     splits = {}
     for k, mix in enumerate(mixes):
-        arguments = {"mix": mix, "horizon": horizon, "dtype": "float32", "first": 1000 * k}
+        arguments: dict[str, Any] = {
+            "mix": mix, "horizon": horizon, "dtype": "float32", "first": 1000 * k,
+        }  # fmt: skip
         for name in names:
             result = play(name, "tractor", seeds, **arguments)
             scores[name][mix] = result["tractor"]
             qos[name].append(float(result["qos"].mean()))
         tried = []
         for units in GRID:
-            result = play(Static(problem, units), "tractor", seeds, **arguments)
+            result = play(Static(problem, np.array(units)), "tractor", seeds, **arguments)
             tried.append((float(result["tractor"].mean()), units, result))
-        _, units, result = max(tried, key=lambda t: t[0])
-        splits[mix] = list(units)
+        _, best, result = max(tried, key=lambda t: t[0])
+        splits[mix] = list(best)
         scores["best static"][mix] = result["tractor"]
         qos["best static"].append(float(result["qos"].mean()))
         console.print(f"{mix}: played")
@@ -72,7 +74,7 @@ def suite(options: Options) -> int:
         n: {m: round(float(v.std(ddof=1) / v.mean()), 4) for m, v in s.items()}
         for n, s in scores.items()
     }
-    rows = []
+    rows: list[list[Any]] = []
     for n in sorted(means, key=lambda n: -means[n]):
         r = against.get(n)
         text = ["", ""] if r is None else [f"{-r.mean:+.4f}", f"[{-r.high:+.4f}, {-r.low:+.4f}]"]

@@ -37,8 +37,8 @@ class Reading:
     @classmethod
     def empty(cls, n: int, u: int) -> Reading:
         """Nothing reported."""
-        names = [f.name for f in dataclasses.fields(cls)][:-1]
-        return cls(**{k: np.zeros((n, u) if j < 7 else n) for j, k in enumerate(names)})
+        users, slices = [np.zeros((n, u)) for _ in range(7)], [np.zeros(n) for _ in range(4)]
+        return cls(*users, *slices)  # type: ignore[arg-type]
 
 
 class Adapter(Protocol):

@@ -107,7 +107,7 @@ class LinuxPlane:
         self.slots = [(i, u) for i, count in enumerate(users) for u in range(count)]
         self.folder = Path(tempfile.mkdtemp(prefix=STATE))
         self._helper: subprocess.Popen[bytes] | None = None
-        np.savez(self.folder / "schedule.npz", **schedule)
+        np.savez(self.folder / "schedule.npz", **schedule)  # type: ignore[arg-type]
         shape = (len(self.slots), plane.COUNTERS)
         self.counters = np.memmap(self.folder / "counters.bin", np.int64, "w+", shape=shape)
         self.counters.flush()

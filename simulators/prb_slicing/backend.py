@@ -291,7 +291,8 @@ class FluidCell(SimulatedCell):
 
     def _stepwise(
         self, i: int, columns: np.ndarray, start: np.ndarray, coming: np.ndarray,
-        in_steps: np.ndarray, number: np.ndarray, blocks: np.ndarray, carries: np.ndarray, work: np.ndarray,
+        in_steps: np.ndarray, number: np.ndarray, blocks: np.ndarray, carries: np.ndarray,
+        work: np.ndarray,
         backlog: np.ndarray, count: np.ndarray, missing: np.ndarray, out: Played,
         histogram: np.ndarray | None,
     ) -> np.ndarray:  # fmt: skip
@@ -344,11 +345,12 @@ class FluidCell(SimulatedCell):
             missing += np.bincount(where, gone.sum((0, 2)), self.batch)
         rows = [a.transpose(1, 0, 2).reshape(len(where), -1) for a in (first, last, packets)]
         for total, target in ((out.late, s.target(i)), (out.late50, 50.0)):
-            total[i] += np.bincount(where, fluid.late_packets(*rows, target), self.batch)
+            late = fluid.late_packets(rows[0], rows[1], rows[2], target)
+            total[i] += np.bincount(where, late, self.batch)
         middle = 0.5 * ((rows[0] + rows[1]) * rows[2]).sum(1)
         out.delay[i] += np.bincount(where, middle, self.batch)
         if histogram is not None:
-            np.add.at(histogram[i], where, fluid.histogram(*rows))
+            np.add.at(histogram[i], where, fluid.histogram(rows[0], rows[1], rows[2]))
         return x.granted
 
 

@@ -177,6 +177,5 @@ def make(name: str | Scenario, **overrides: Any) -> Scenario:
         changes["schedulers"] = (changes["schedulers"],)
     if "slices" in changes and "mixes" not in changes:
         changes["mixes"] = ("-".join(["2"] * len(changes["slices"])),)
-    return dataclasses.replace(
-        base, **{k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}
-    )
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}
+    return dataclasses.replace(base, **given)

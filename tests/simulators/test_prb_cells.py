@@ -1,5 +1,7 @@
 """Twin and SimPy cells: conservation, shared draws, delays, borrowing, the control."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -147,7 +149,7 @@ def test_more_blocks_never_hurt_urllc():
         cell = make("twin", 8, mix="121", horizon=40)
         outcomes = play(cell, (1, groups, 16 - groups), 40, np.arange(8))
         scores.append(sum(o.late[:, 1].sum() for o in outcomes))
-    assert all(b <= a + 1e-6 for a, b in zip(scores, scores[1:], strict=False))
+    assert all(b <= a + 1e-6 for a, b in itertools.pairwise(scores))
 
 
 def test_in_the_control_a_static_split_wins():
