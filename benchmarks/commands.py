@@ -197,7 +197,7 @@ def calibrate(
         "runs/calibration"
     ),
     processes: Annotated[int, typer.Option(min=1)] = 2,
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds per pilot.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds per pilot.")] = 2,
 ) -> None:
     """Record pilot runs of the real back end and fit the simulator's law to them."""
     front(problem).calibrate(out, processes, seeds)

@@ -13,23 +13,27 @@ from allocgym.benchmarks.core.suite import console, run_cells
 from allocgym.envs.core.journal import write_json
 from allocgym.envs.core.registry import make_backend, make_problem
 from allocgym.simulators.data_mixing import calibration
-from allocgym.simulators.data_mixing.calibration import Recorded
+from allocgym.simulators.data_mixing.calibration import HeldOut, Recorded
 from allocgym.simulators.data_mixing.families import TRAITS
 
-# Domains that inform the fits; the domains of the real suite's tests are others.
+# Domains that inform the fits; the domains of the real suite's tests are others. Targets that share
+# much with their sources and targets that share nothing, which fall by tenths and by bits.
+_CONTINUAL = {
+    "code": ("prose", "arithmetic"), "sql": ("c-headers", "modular"),
+    "dyck": ("sql", "c-headers"),
+}  # fmt: skip
 SETTINGS: dict[str, dict[str, Any]] = {
-    "code": {"domains": ["prose", "arithmetic", "code"], "source": ["prose", "arithmetic"]},
-    "prose": {"domains": ["code", "arithmetic", "prose"], "source": ["code", "arithmetic"]},
-    "scratch": {"domains": ["prose", "code", "arithmetic", "json"], "source": []},
+    target: {"domains": [*source, target], "source": list(source), "base_seed": None}
+    for target, source in _CONTINUAL.items()
 }
-HELD_OUT_RATIO = 0.25
-HELD_OUT_SCHEDULE = "constant"
+SETTINGS["scratch"] = {"domains": ["prose", "code", "arithmetic", "json"], "source": []}
+HELD_OUT = ("ratio", "schedule")
 
 
 def pilot_cell(cell: dict[str, Any]) -> dict[str, Any]:
     """Record one pilot."""
     problem: Any = make_problem("data-mixing")
-    setting = dict(SETTINGS[cell["setting"]])
+    setting = cell["setting"]
     scenario = "continual-pretraining" if setting["source"] else "scratch"
 
     def make(schedule: str) -> Any:
@@ -42,11 +46,11 @@ def recorded_runs(folder: Path, processes: int, seeds: int) -> dict[str, list[Re
     """Record (or read back) the pilots of every setting."""
     out = {}
     for name in SETTINGS:
-        cells = [{"setting": name, "labels": p} for p in calibration.pilots(seeds=seeds)]
-        # The first builds and caches the base model that the others share.
-        first = run_cells(cells[:1], pilot_cell, folder / "pilots", 1)
-        rest = run_cells(cells[1:], pilot_cell, folder / "pilots", processes)
-        out[name] = [Recorded.from_json(r) for r in first + rest]
+        cells = [{"setting": SETTINGS[name], "labels": p} for p in calibration.pilots(seeds=seeds)]
+        # The first of each seed builds and caches the base model that the others share.
+        run_cells(cells[:seeds], pilot_cell, folder / "pilots", processes)
+        runs = run_cells(cells, pilot_cell, folder / "pilots", processes)
+        out[name] = [Recorded.from_json(r) for r in runs]
         console.print(f"{name}: {len(out[name])} pilots recorded")
     return out
 
@@ -57,38 +61,35 @@ def is_source(name: str) -> np.ndarray:
     return np.array([d in setting["source"] for d in setting["domains"]])
 
 
-def held_out(runs: list[Recorded], by: str) -> tuple[list[Recorded], list[Recorded]]:
-    """Split runs into fitted and held out, by ``"ratio"`` or ``"schedule"``."""
-    value = HELD_OUT_RATIO if by == "ratio" else HELD_OUT_SCHEDULE
-    return (
-        [r for r in runs if r.labels[by] != value],
-        [r for r in runs if r.labels[by] == value],
-    )
+def check_held_out(runs: dict[str, list[Recorded]]) -> dict[str, dict[str, HeldOut]]:
+    """Predict every run from fits that had not seen its replay ratio, or its schedule."""
+    return {
+        name: {by: calibration.hold_out(is_source(name), recorded, by) for by in HELD_OUT}
+        for name, recorded in runs.items()
+    }
 
 
-def check_held_out(runs: dict[str, list[Recorded]]) -> dict[str, dict[str, dict[str, float]]]:
-    """Fit without a ratio (and without a schedule), predict the runs left out."""
-    report: dict[str, dict[str, dict[str, float]]] = {}
-    for name, recorded in runs.items():
-        report[name] = {}
-        for by in ("ratio", "schedule"):
-            fitted_on, left = held_out(recorded, by)
-            traits = calibration.fit(is_source(name), fitted_on, starts=1)
-            report[name][by] = {
-                k: round(v, 4)
-                for k, v in calibration.change_r2(traits, is_source(name), left, fitted_on).items()
-            }
-    return report
+def pooled(checks: dict[str, dict[str, HeldOut]], by: str) -> dict[str, float]:
+    """R^2 of each predictor over the domains and runs of all settings, each around its own mean."""
+    whole = [check[by] for check in checks.values()]
+    around = sum(np.sum((c.real - c.real.mean(0)) ** 2) for c in whole)
+    return {
+        name: float(1 - sum(np.sum((c.real - c.predicted[name]) ** 2) for c in whole) / around)
+        for name in whole[0].predicted
+    }
 
 
-def calibrate(out: Path, processes: int = 2, seeds: int = 3) -> None:
+def calibrate(out: Path, processes: int = 2, seeds: int = 2) -> None:
     """Record, fit, check, and write ``recorded.json`` (parameters) and ``held_out.json``."""
     begun = time.time()
     runs = recorded_runs(out, processes, seeds)
     domains = []
     for name, recorded in runs.items():
-        traits = calibration.fit(is_source(name), recorded)
         source = is_source(name)
+        traits = calibration.fit(source, recorded)
+        wide = {k: v[:, None] for k, v in traits.items()}
+        begins = calibration.starts_with(wide, source, recorded)
+        traits["begin"] = np.exp(np.log(begins).mean(1))
         for j, domain in enumerate(SETTINGS[name]["domains"]):
             role = "scratch" if not source.any() else "source" if source[j] else "target"
             values = {k: round(float(traits[k][j]), 6) for k in TRAITS}
@@ -97,7 +98,11 @@ def calibrate(out: Path, processes: int = 2, seeds: int = 3) -> None:
             [r.losses for r in recorded]
         )
         console.print(f"{name}: fitted, rmse {np.sqrt(np.mean(error**2)):.4f} bits per byte")
-    checks = check_held_out(runs)
+    held = check_held_out(runs)
+    checks = {
+        name: {by: {k: round(v, 4) for k, v in one.r2().items()} for by, one in each.items()}
+        for name, each in held.items()
+    }
     console.print(json.dumps(checks, indent=1))
     write_json(
         out / "recorded.json",

@@ -35,7 +35,7 @@ class Case:
     Attributes:
         name: of the case.
         scenario: of the real back end, and of the simulator the agent is trained in.
-        setting: overrides of the real back end; the base model differs between seeds.
+        setting: overrides of the real back end.
         target_weight: weight of the target domain, None where all count alike.
         needs: public data without which the case is skipped.
         continual: counts in the pooled continual comparison.
@@ -50,26 +50,26 @@ class Case:
 
 
 def _continual(source: list[str], target: str, steps: int = 200) -> dict[str, Any]:
-    return {
-        "domains": [*source, target], "source": source, "steps": steps, "base_seed": None,
-        "base_steps": 400,
-    }  # fmt: skip
+    return {"domains": [*source, target], "source": source, "steps": steps, "base_steps": 800}
 
 
 CORPORA = "mixing/corpora"
+# None of these domains informed a fit (benchmarks/data_mixing/calibrate.py has those).
 CASES = (
-    Case("headers+modular -> lego", "continual-pretraining",
-         _continual(["c-headers", "modular"], "lego")),
-    Case("lego+sql -> headers, weight .7", "continual-pretraining",
-         _continual(["lego", "sql"], "c-headers"), 0.7),
-    Case("shakespeare+modular -> gsm8k", "continual-pretraining",
-         _continual(["shakespeare", "modular"], "gsm8k"), needs=CORPORA),
-    Case("gsm8k+sql -> shakespeare, short", "continual-pretraining",
-         _continual(["gsm8k", "sql"], "shakespeare", 100), needs=CORPORA),
-    Case("scratch: lego, sql, headers, modular", "scratch",
-         {"domains": ["lego", "sql", "c-headers", "modular"]}, None, continual=False),
+    Case("markup+roman -> logs", "continual-pretraining",
+         _continual(["markup", "roman"], "logs")),
+    Case("logs+sorting -> markup, weight .7", "continual-pretraining",
+         _continual(["logs", "sorting"], "markup"), 0.7),
+    Case("shakespeare+sorting -> gsm8k", "continual-pretraining",
+         _continual(["shakespeare", "sorting"], "gsm8k"), needs=CORPORA),
+    Case("gsm8k+roman -> shakespeare, short", "continual-pretraining",
+         _continual(["gsm8k", "roman"], "shakespeare", 100), needs=CORPORA),
+    Case("scratch: logs, markup, roman, sorting", "scratch",
+         {"domains": ["logs", "markup", "roman", "sorting"]}, None, continual=False),
     Case("skills: chains of three", "skills", {}, None, continual=False),
 )  # fmt: skip
+BASES = 3
+"""Base models of a continual case; seed s continues from base s mod `BASES`."""
 
 
 def _weights(case: Case) -> dict[str, Any]:
@@ -92,19 +92,24 @@ def run_case(
 ) -> dict[str, Any]:
     """Run every method of a case and return scores, ``(seeds,)`` each, and the learned runs."""
     setting = {**case.setting, **_weights(case)}
+    if not case.continual:
+        # Nothing to replay: these are the uniform split.
+        rivals = tuple(m for m in rivals if not m.startswith("replay") and m != "weights")
+
+    def cell(method: Any, seed: int, extra: dict[str, Any] | None = None) -> dict[str, Any]:
+        base = {"base_seed": seed % BASES} if case.continual else {}
+        described: dict[str, Any] = describe(
+            case.scenario, {**setting, **base, **(extra or {})}, method, seed
+        )
+        return described
 
     def runs(method: Any, extra: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-        cells = [
-            describe(case.scenario, {**setting, **(extra or {})}, m, s)
-            for s, m in enumerate(method if isinstance(method, list) else [method] * seeds)
-        ]
-        return run_cells(cells, run_cell, folder)
+        each = method if isinstance(method, list) else [method] * seeds
+        return run_cells([cell(m, s, extra) for s, m in enumerate(each)], run_cell, folder)
 
-    first = [
-        describe(case.scenario, setting, m, s) for s in range(seeds) for m in (*rivals, str(agent))
-    ]
-    # One pass builds the base models (one a seed), so that two processes never build the same.
-    run_cells(first[:: len(rivals) + 1], run_cell, folder)
+    # One pass builds the base models, so that two processes never build the same.
+    run_cells([cell(rivals[0], s) for s in range(min(seeds, BASES))], run_cell, folder)
+    first = [cell(m, s) for s in range(seeds) for m in (*rivals, str(agent))]
     run_cells(first, run_cell, folder)
     results = {m: runs(m) for m in rivals}
     results[LEARNED] = runs(str(agent))

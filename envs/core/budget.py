@@ -90,16 +90,19 @@ def largest_remainder(amounts: np.ndarray, whole: np.ndarray) -> np.ndarray:
     rest = amounts - floors
     units = floors.astype(np.int64)
     missing = np.asarray(whole, dtype=np.int64) - units.sum(0)
+    # Remainders as integers: those equal but for rounding error are equal.
+    key = (rest * 2**26).astype(np.int32)
     n = len(amounts)
     if n <= 16:
-        # The rank of each remainder by counting: cheaper than sorting short columns.
-        rank = np.zeros(units.shape, dtype=np.int8)
-        for j in range(1, n):
-            ahead = (rest[:j] >= rest[j]).view(np.int8)
-            rank[j] += np.add.reduce(ahead, axis=0, dtype=np.int8)
-            rank[:j] += 1 - ahead
+        # Made unique by its row, each is ranked by counting who is larger: cheaper than sorting
+        # short columns.
+        key *= 16
+        key -= np.arange(n, dtype=np.int32)[:, None]
+        larger = key[:, None] > key
+        rank = np.add.reduce(larger.view(np.int8), axis=0, dtype=np.int8)
+        missing = missing.astype(np.int8)
     else:
-        order = np.argsort(-rest, axis=0, kind="stable")
+        order = np.argsort(-key, axis=0, kind="stable")
         rank = np.empty_like(order)
         np.put_along_axis(rank, order, np.arange(n)[:, None], axis=0)
     units += rank < missing

@@ -254,7 +254,8 @@ class Problem(ABC, Generic[O, M, D]):
         if isinstance(space, spaces.Box):
             if not np.issubdtype(array.dtype, np.floating):
                 raise AllocgymError(f"action: dtype {array.dtype} given, a float dtype expected")
-            if not np.isfinite(array).all():
+            # One pass tells almost always; the second one, where the sum of squares overflowed.
+            if not np.isfinite(np.vdot(array, array)) and not np.isfinite(array).all():
                 raise AllocgymError("action: NaN or infinity given, finite numbers expected")
         elif not np.issubdtype(array.dtype, np.integer):
             raise AllocgymError(f"action: dtype {array.dtype} given, an integer dtype expected")

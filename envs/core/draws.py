@@ -14,6 +14,7 @@ scenario parameters of a single environment) use ``generator``, which is Philox.
 from __future__ import annotations
 
 import functools
+import statistics
 import zlib
 
 import numpy as np
@@ -91,6 +92,53 @@ def normal_pair(
     np.sqrt(np.abs(radius, out=radius), out=radius)
     angle *= dtype(_TWO_PI)
     return radius * np.cos(angle), radius * np.sin(angle)
+
+
+LANES = 4
+"""Short draws that one hash yields: see `lanes`."""
+_SHIFTS = np.arange(LANES, dtype=np.uint64)[:, None] * np.uint64(16)
+
+
+def lane_stream(seeds: np.ndarray, purpose: str, count: int) -> np.ndarray:
+    """Hash (seed, purpose) into the stream states that ``count`` short draws need (see `lanes`)."""
+    return stream(seeds, purpose, -(-count // LANES))
+
+
+def lanes(state: np.ndarray, index: np.ndarray | int, count: int) -> np.ndarray:
+    """Draw ``count`` 16-bit numbers per environment: ``(count, batch)`` int64 in [0, 65535].
+
+    Four to a hash, for where many coarse draws are needed every step (measurement errors, jitter of
+    durations): number j is a function of (seed, purpose, index, j), whatever ``count`` is.
+    """
+    bits = _bits(state, index)
+    parts = bits[:, None] >> _SHIFTS
+    parts &= np.uint64(0xFFFF)
+    return parts.reshape(-1, bits.shape[1])[:count].view(np.int64)
+
+
+@functools.cache
+def _quantiles(dtype: type) -> np.ndarray:
+    normal = statistics.NormalDist()
+    upper = [normal.inv_cdf(0.5 + (k + 0.5) / 2**16) for k in range(2**15)]
+    return np.concatenate([-np.array(upper[::-1]), upper]).astype(dtype)
+
+
+def short_normals(
+    state: np.ndarray, index: np.ndarray | int, count: int, dtype: type = np.float64
+) -> np.ndarray:
+    """Draw ``(count, batch)`` from the standard normal distribution at 65,536 equally likely values.
+
+    A third of the time of `normal`; the largest value is 4.17.
+    """
+    return np.take(_quantiles(dtype), lanes(state, index, count))
+
+
+def short_uniforms(state: np.ndarray, index: np.ndarray | int, count: int) -> np.ndarray:
+    """Draw ``(count, batch)`` float64 in (0, 1), at 65,536 equally likely values."""
+    drawn: np.ndarray = lanes(state, index, count).astype(np.float64)
+    drawn += 0.5
+    drawn *= 2.0**-16
+    return drawn
 
 
 def generator(seed: int, purpose: str) -> np.random.Generator:

@@ -206,9 +206,12 @@ class DataMixing(Problem[MixingOutcome, MixingMemory, Shares]):
         """Tilt the prior, give every domain its floor first, round to whole units within limits."""
         inst = memory.instance
         array = self.check_action(action, len(inst.budget))
-        tilted = budget.anchored_shares(columns(array), columns(inst.prior), self.kappa)
+        # A copy in the layout of everything else: claimants first, environments in long rows.
+        tilt = np.ascontiguousarray(columns(array))
+        tilted = budget.anchored_shares(tilt, columns(inst.prior), self.kappa)
         low, high = self._bounds(memory)
-        amounts = low + tilted * (inst.budget - total(low))
+        room = (inst.budget - total(low)).astype(tilted.dtype)
+        amounts = tilted * room + low.astype(tilted.dtype)
         if (amounts > high).any():
             return self.round(columns(amounts / inst.budget), memory)
         return Shares(columns(budget.largest_remainder(amounts, inst.budget)))

@@ -3,9 +3,9 @@
 A domain is named by a string:
 
 - ``code`` (Python's standard library), ``prose`` (its documentation and licence), ``c-headers``;
-- ``arithmetic``, ``modular``, ``json``, ``sql``, ``dyck``, ``lego``, ``lego-1`` .. ``lego-5``
-  (chains of five) and ``lego3-1`` .. ``lego3-3`` (chains of three): generated, see
-  `allocgym.real_backend.data_mixing.generated`;
+- ``arithmetic``, ``modular``, ``json``, ``sql``, ``dyck``, ``logs``, ``sorting``, ``roman``,
+  ``markup``, ``lego``, ``lego-1`` .. ``lego-5`` (chains of five) and ``lego3-1`` .. ``lego3-3``
+  (chains of three): generated, see `allocgym.real_backend.data_mixing.generated`;
 - ``gsm8k``, ``shakespeare``: where the environment variable ``ALLOCGYM_DATA`` names a folder that
   holds ``mixing/corpora``;
 - ``name=path``: a folder of text files, or a ``.txt``, ``.jsonl`` (field ``text``) or ``.parquet``

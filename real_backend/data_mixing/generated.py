@@ -134,12 +134,69 @@ def dyck(rng: np.random.Generator) -> Iterator[str]:
         yield "".join(word) + "\n"
 
 
+def logs(rng: np.random.Generator) -> Iterator[str]:
+    """Lines of a server's access log, one request a line."""
+    verbs, codes = ("GET", "POST", "PUT", "DELETE"), (200, 200, 200, 304, 404, 500)
+    while True:
+        clock = int(rng.integers(0, 86_400))
+        for wait, v, c, t, n in rng.integers(0, 1000, (1024, 5)).tolist():
+            clock = (clock + wait % 7) % 86_400
+            stamp = f"{clock // 3600:02d}:{clock // 60 % 60:02d}:{clock % 60:02d}"
+            path = f"/{_TABLES[t % len(_TABLES)]}/{n}" if v % 3 else f"/{_TABLES[t % len(_TABLES)]}"
+            yield f"[{stamp}] {verbs[v % 4]} {path} {codes[c % len(codes)]} {t * 7 + n} bytes\n"
+
+
+def sorting(rng: np.random.Generator) -> Iterator[str]:
+    """Short lists of numbers and the same list in order, one a line."""
+    while True:
+        for size in rng.integers(3, 8, 1024).tolist():
+            numbers = rng.integers(0, 100, size).tolist()
+            yield f"{' '.join(map(str, numbers))} -> {' '.join(map(str, sorted(numbers)))}\n"
+
+
+def numeral(number: int) -> str:
+    """Write 1 to 3999 as a Roman numeral."""
+    values = (1000, 900, 500, 400, 100, 90, 50, 40, 10, 9, 5, 4, 1)
+    signs = ("M", "CM", "D", "CD", "C", "XC", "L", "XL", "X", "IX", "V", "IV", "I")
+    text = ""
+    for value, sign in zip(values, signs, strict=True):
+        text += sign * (number // value)
+        number %= value
+    return text
+
+
+def roman(rng: np.random.Generator) -> Iterator[str]:
+    """Sums of whole numbers in Roman numerals, one a line."""
+    while True:
+        for a, b in rng.integers(1, 2000, (1024, 2)).tolist():
+            yield f"{numeral(a)} + {numeral(b)} = {numeral(a + b)}\n"
+
+
+def markup(rng: np.random.Generator) -> Iterator[str]:
+    """Nested elements with attributes, one small document a line."""
+
+    def element(depth: int) -> str:
+        tag = _COLUMNS[int(rng.integers(len(_COLUMNS)))]
+        name = _NAMES[int(rng.integers(len(_NAMES)))]
+        if depth == 0:
+            return f"<{tag}>{name}</{tag}>"
+        inside = "".join(element(depth - 1) for _ in range(int(rng.integers(1, 4))))
+        return f'<{tag} ref="{int(rng.integers(100))}">{inside}</{tag}>'
+
+    while True:
+        yield element(int(rng.integers(1, 4))) + "\n"
+
+
 GENERATORS: dict[str, Callable[[np.random.Generator], Iterator[str]]] = {
     "arithmetic": arithmetic,
     "modular": modular,
     "json": records,
     "sql": sql,
     "dyck": dyck,
+    "logs": logs,
+    "sorting": sorting,
+    "roman": roman,
+    "markup": markup,
     "lego": lego,
     **{f"lego-{k}": functools.partial(lego, depth=k) for k in range(1, DEPTHS + 1)},
     **{f"lego3-{k}": functools.partial(lego, depth=k, length=3) for k in (1, 2, 3)},

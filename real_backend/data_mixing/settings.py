@@ -224,7 +224,7 @@ def make(scenario: str | Setting, **overrides: Any) -> Setting:
             "unique": {n: u for n, u in base.unique.items() if n in names},
             "weights": None, "prior": None, "graph": None,
         }  # fmt: skip
-        if not kept["source"]:
+        if not changes.get("source", kept["source"]):
             kept["base_steps"] = 0
         changes = kept | changes
     return dataclasses.replace(base, **changes)

@@ -92,10 +92,10 @@ class MixingSimulator(Backend[MixingOutcome, Shares]):
         super().__init__(spec, problem)
         horizon = self.scenario.horizon
         table = np.stack([period_rates(s, horizon) for s in self.scenario.schedules])
-        self._rates = table
+        self._rates = table.astype(self.dtype)
         # Mean rate over what is left after t periods; 0 when nothing is.
         rest = np.cumsum(table[:, ::-1], 1)[:, ::-1] / np.arange(horizon, 0, -1)
-        self._rates_left = np.concatenate([rest, np.zeros((len(table), 1))], 1)
+        self._rates_left = np.concatenate([rest, np.zeros((len(table), 1))], 1).astype(self.dtype)
         self._sampled: scenarios.Sampled | None = None
         self._heldout = np.zeros((problem.n_max, num_envs))
 
@@ -123,27 +123,27 @@ class MixingSimulator(Backend[MixingOutcome, Shares]):
     def _reset(self, seeds: np.ndarray, where: np.ndarray) -> MixingOutcome:
         n, batch = self.spec.n_max, self.spec.batch_size
         if where.all():
-            new = scenarios.sample(self.scenario, seeds, n)
+            new = self._sample(seeds)
             self._sampled = new
-            self._law = new.law.astype(self.dtype)
+            self._law = new.law
             self._state = law.begin(self._law)
             self._period = np.zeros(batch, np.int64)
+            self._lr = self._law.rate_start.copy()
             self._streams = self._open_streams(seeds)
             self._units = np.zeros((n, batch), np.int64)
             self._seen = np.zeros((n, batch), np.int64)
         else:
             old = self.sampled
-            new = scenarios.sample(self.scenario, seeds[where], n)
+            new = self._sample(seeds[where])
             self._merge(old, new, where)
             for mine, fresh in zip(self._streams, self._open_streams(seeds), strict=True):
                 mine[:, where] = fresh[:, where]
             # New arrays: the outcomes handed out so far hold the old ones.
             self._period = np.where(where, 0, self._period)
+            self._lr = np.where(where, self._law.rate_start, self._lr)
             self._units = np.where(where, 0, self._units)
             self._seen = np.where(where, 0, self._seen)
         sampled = self.sampled
-        self._slowness = sampled.slowness.astype(self.dtype)
-        self._noise = sampled.noise.astype(self.dtype)
         self._domains = sampled.instance.present.sum(1).astype(self.dtype)
         value = law.losses(self._law, self._state, self._law.rate_start)
         if not where.all():
@@ -153,6 +153,20 @@ class MixingSimulator(Backend[MixingOutcome, Shares]):
             seconds = np.zeros(batch)
         self._heldout = value
         return self._report(np.where(where, 0, self._units.sum(0)), seconds, 0)
+
+    def _sample(self, seeds: np.ndarray) -> scenarios.Sampled:
+        """Draw instances and laws, in this back end's precision."""
+        new = scenarios.sample(self.scenario, seeds, self.spec.n_max)
+        if self.dtype is np.float64:
+            return new
+
+        def narrow(array: np.ndarray) -> np.ndarray:
+            return array.astype(self.dtype) if array.dtype.kind == "f" else array
+
+        return scenarios.Sampled(
+            new.instance.map(narrow), new.law.map(narrow), new.schedule,
+            narrow(new.slowness), narrow(new.noise),
+        )  # fmt: skip
 
     def _merge(self, old: scenarios.Sampled, new: scenarios.Sampled, where: np.ndarray) -> None:
         """Overwrite the environments in ``where`` by freshly sampled ones."""
@@ -165,38 +179,32 @@ class MixingSimulator(Backend[MixingOutcome, Shares]):
             slowness=np.where(where, new.slowness[:, spread], old.slowness),
             noise=np.where(where, new.noise[:, spread], old.noise),
         )
-        fresh = new.law.astype(self.dtype).map(lambda a: a[..., spread])
+        fresh = new.law.map(lambda a: a[..., spread])
         self._law.put(where, fresh)
         self._state.put(where, law.begin(fresh))
 
     def _open_streams(self, seeds: np.ndarray) -> tuple[np.ndarray, ...]:
         n, chunks = self.spec.n_max, self.cost.chunks
         return (
-            draws.stream(seeds, "evaluation", n),
-            draws.stream(seeds, "duration", chunks),
+            draws.lane_stream(seeds, "evaluation", n),
+            draws.lane_stream(seeds, "duration", 2 * chunks),
             draws.stream(seeds, "failure"),
         )
 
     def _spend(self, decision: Shares) -> MixingOutcome:
         units = columns(decision.units)
         inst = self.sampled.instance
-        lr = self._rates[self.sampled.schedule, self._period].astype(self.dtype)
-        before = lr if not self._law.gated else self._last_rate()
+        lr = self._rates[self.sampled.schedule, self._period]
         amounts = units.astype(self.dtype)
-        self._state = law.advance(
-            self._law,
-            self._state,
-            amounts,
-            inst.effort.astype(self.dtype),
-            lr,
-            before,
-        )
+        self._state = law.advance(self._law, self._state, amounts, inst.effort, lr, self._lr)
+        self._lr = lr
         self._heldout = law.losses(self._law, self._state, lr)
         _, duration, failure = self._streams
-        loading, training = draws.normal_pair(duration, self._period, self.dtype)
+        chunks = self.cost.chunks
+        jitter = draws.short_normals(duration, self._period, 2 * chunks, self.dtype)
         drawn = costs.durations(
-            self.cost, amounts, self._slowness, self._domains,
-            loading, training, draws.uniform(failure, self._period)[0],
+            self.cost, amounts, self.sampled.slowness, self._domains,
+            jitter[:chunks], jitter[chunks:], draws.uniform(failure, self._period)[0],
         )  # fmt: skip
         seconds = costs.twin_seconds if self.engine == "twin" else costs.simpy_seconds
         self._period = self._period + 1
@@ -204,17 +212,13 @@ class MixingSimulator(Backend[MixingOutcome, Shares]):
         self._seen = self._seen + units
         return self._report(total(units), seconds(self.cost, drawn), drawn.fails.sum(0))
 
-    def _last_rate(self) -> np.ndarray:
-        past = self._rates[self.sampled.schedule, np.maximum(self._period - 1, 0)]
-        return np.where(self._period == 0, self._law.rate_start, past).astype(self.dtype)
-
     def _report(
         self, spent: np.ndarray, seconds: np.ndarray, failure: np.ndarray | int
     ) -> MixingOutcome:
         inst = self.sampled.instance
         batch = self.spec.batch_size
-        error = draws.normal(self._streams[0], self._period, self.dtype)
-        error *= self._noise
+        error = draws.short_normals(self._streams[0], self._period, self.spec.n_max, self.dtype)
+        error *= self.sampled.noise
         done = self._period >= inst.horizon
         now = np.minimum(self._period, inst.horizon - 1)
         schedule = self.sampled.schedule
@@ -240,7 +244,7 @@ class MixingSimulator(Backend[MixingOutcome, Shares]):
     def get_state(self) -> dict[str, Any]:
         """Return everything that changes, as arrays that may be kept and put back."""
         return {
-            "state": self._state.map(np.copy), "period": self._period.copy(),
+            "state": self._state.map(np.copy), "period": self._period.copy(), "lr": self._lr.copy(),
             "units": self._units.copy(), "seen": self._seen.copy(),
             "heldout": self._heldout.copy(), "outcome": self.outcome,
             "ledger": self.ledger.to_json(),
@@ -249,7 +253,7 @@ class MixingSimulator(Backend[MixingOutcome, Shares]):
     def set_state(self, state: dict[str, Any]) -> None:
         """Go back to a state of the same episodes."""
         self._state = state["state"].map(np.copy)
-        for name in ("period", "units", "seen", "heldout"):
+        for name in ("period", "lr", "units", "seen", "heldout"):
             setattr(self, f"_{name}", state[name].copy())
         self._outcome = state["outcome"]
         self.ledger.load(state["ledger"])

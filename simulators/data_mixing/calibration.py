@@ -15,17 +15,21 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from allocgym.simulators.data_mixing import law as laws
-from allocgym.simulators.data_mixing.families import TRAITS, recorded_law
+from allocgym.simulators.data_mixing.families import recorded_law
 
 RATIOS = (0.05, 0.10, 0.25, 0.50, 0.75)
-SCHEDULES = ("cosine", "constant")
+SCHEDULES = ("cosine", "constant", "wsd")
+"""Learning-rate schedules of the pilots; the last one gets a single seed: it is held out in the check."""
 # Bounds of every trait; E and scale are only weakly identified, which the bounds keep sane.
 BOUNDS = {
-    "floor": (0.05, 4.0), "scale": (0.05, 4.0), "exponent": (0.1, 1.2), "cross": (1e-3, 1.0),
-    "start": (1e-3, 6.0), "forget": (1e-3, 1.5), "neglect": (1e-3, 12.0), "rate": (1e-4, 0.3),
-    "recency": (1e-4, 0.3),
+    "floor": (0.05, 4.0), "scale": (0.02, 6.0), "exponent": (0.1, 3.0), "cross": (1e-3, 0.95),
+    "forget": (1e-3, 3.0), "neglect": (1e-3, 30.0), "rate": (1e-4, 1.0),
+    "rewarm": (1e-4, 2.0), "recency": (1e-4, 1.5),
 }  # fmt: skip
-SHARED = {"c": 0.05, "c2": 0.035, "tau": 0.03}
+FITTED = tuple(BOUNDS)
+PULL = 0.05
+"""Weak pull of every parameter towards the middle of its range: what data cannot tell stays sane."""
+SHARED = {"c": 0.005, "c2": 0.035, "tau": 0.03, "tau_z": 0.8, "b": 10}
 
 
 @dataclasses.dataclass
@@ -67,7 +71,7 @@ def pilot(
         source: ``(n,)`` bool; with none or only sources, all domains are treated alike and
             ``ratio`` goes to a random half of them.
         ratio: share of the sources together.
-        kind: ``"static"``, ``"switch"`` (to another ratio and split half-way) or ``"uneven"``.
+        kind: ``"static"``, ``"switch"`` (to another ratio and split in a random period) or ``"uneven"``.
         horizon: number of periods.
         rng: for splits and switches.
     """
@@ -86,16 +90,17 @@ def pilot(
     first = split(ratio, kind != "static")
     plan = np.tile(first, (horizon, 1))
     if kind == "switch":
-        plan[horizon // 2 :] = split(float(rng.choice([r for r in RATIOS if r != ratio])), True)
+        turn = int(rng.integers(2, horizon - 1))
+        plan[turn:] = split(float(rng.choice([r for r in RATIOS if r != ratio])), True)
     return plan
 
 
-def pilots(ratios: Iterable[float] = RATIOS, seeds: int = 3) -> list[dict[str, Any]]:
+def pilots(ratios: Iterable[float] = RATIOS, seeds: int = 2) -> list[dict[str, Any]]:
     """The pilot plan of one setting: every ratio x schedule x seed, half of them switching."""
     plan: list[dict[str, Any]] = []
     for ratio in ratios:
         for schedule in SCHEDULES:
-            for seed in range(seeds):
+            for seed in range(1 if schedule == SCHEDULES[-1] else seeds):
                 still = ("static", "uneven")[len(plan) // 2 % 2]
                 kind = "switch" if len(plan) % 2 else still
                 plan.append({"ratio": ratio, "schedule": schedule, "seed": seed, "kind": kind})
@@ -134,65 +139,125 @@ def record(make: Callable[[str], Any], problem: Any, labels: dict[str, Any]) -> 
     )
 
 
+def begin(
+    traits: dict[str, np.ndarray], measured: np.ndarray, recent: np.ndarray, lr: float
+) -> np.ndarray:
+    """Memory a run must start with to have its measured losses: the law's short form, inverted.
+
+    With ``y_i = p_i + cross_i (P - p_i)`` read off the losses, summing ``p_i = (y_i - cross_i P) /
+    (1 - cross_i)`` over domains gives P, and with it every ``p_i = m_i ^ gamma_i``.
+
+    Args:
+        traits: ``(n, batch)`` each.
+        measured: ``(n, batch)`` losses before training.
+        recent: ``(n, batch)`` recent shares before training.
+        lr: learning rate before training, fraction of the peak.
+    """
+    c, cross = SHARED["c"], np.minimum(traits["cross"], 0.98)
+    fast = traits["rate"] * lr - traits["recency"] * np.log((recent + c) / (1 + c))
+    y = traits["scale"] / np.maximum(measured - fast - traits["floor"], 0.02)
+    everything = (y / (1 - cross)).sum(0) / (1 + (cross / (1 - cross)).sum(0))
+    power = np.maximum((y - cross * everything) / (1 - cross), 1e-6)
+    return np.asarray(np.clip(power ** (1 / traits["exponent"]), 1e-6, 50.0))
+
+
+def starts_with(
+    traits: dict[str, np.ndarray], source: np.ndarray, runs: list[Recorded]
+) -> np.ndarray:
+    """Memory every run starts with, ``(n, runs)``, by `begin`; traits ``(n, 1)`` or ``(n, runs)``."""
+    trained, lr = _before(source)
+    recent = np.repeat((trained / trained.sum())[:, None], len(runs), 1)
+    return begin(traits, np.stack([r.losses[0] for r in runs], 1), recent, lr)
+
+
+def _before(source: np.ndarray) -> tuple[np.ndarray, float]:
+    """What a base was trained on, and its last learning rate; from scratch: anything, and 0."""
+    return (source, 0.1) if source.any() else (np.ones(len(source), bool), 0.0)
+
+
 def predict(traits: dict[str, np.ndarray], source: np.ndarray, runs: list[Recorded]) -> np.ndarray:
-    """Predicted losses of every run, ``(runs, horizon + 1, n)``; traits are ``(n,)`` each."""
-    n, batch = len(source), len(runs)
-    wide = {k: np.repeat(np.asarray(v)[:, None], batch, 1) for k, v in traits.items()}
-    model = recorded_law(wide, np.ones((n, batch), bool), SHARED)
-    if source.any():
-        known = np.repeat(source[:, None], batch, 1)
-        model.recent = known / known.sum(0)
-    else:
-        model.rate_start = np.zeros(batch)
+    """Predict the losses of every run.
+
+    Args:
+        traits: ``(n,)`` each, or ``(n, sets)`` to predict with many sets of parameters at once.
+        source: ``(n,)`` bool, domains the base model was trained on.
+        runs: where they start, what they trained and at which rates.
+
+    Returns:
+        ``(runs, horizon + 1, n)``, or ``(sets, runs, horizon + 1, n)``.
+    """
+    n, sets = len(source), next(iter(traits.values())).reshape(len(source), -1).shape[1]
+    batch = sets * len(runs)
+
+    def wide(array: np.ndarray) -> np.ndarray:
+        return np.tile(array, sets)
+
+    every = {k: np.repeat(np.reshape(v, (n, -1)), len(runs), 1) for k, v in traits.items()}
+    trained, lr = _before(source)
+    recent = np.repeat((trained / trained.sum())[:, None], batch, 1)
+    every["begin"] = begin(every, wide(np.stack([r.losses[0] for r in runs], 1)), recent, lr)
+    model = recorded_law(every, np.ones((n, batch), bool), SHARED)
+    model.recent, model.rate_start = recent, np.full(batch, lr)
     state = laws.begin(model)
-    effort = np.array([run.effort for run in runs])
+    effort = wide(np.array([run.effort for run in runs]))
     rates = np.stack([run.rates for run in runs], 1)
     shares = np.stack([run.shares for run in runs], 2)
     out = [laws.losses(model, state, model.rate_start)]
-    for t in range(len(rates)):
-        state = laws.advance(model, state, shares[t], effort, rates[t], rates[t])
-        out.append(laws.losses(model, state, rates[t]))
-    return np.stack(out).transpose(2, 0, 1)
+    before = model.rate_start
+    for share, rate in zip(shares, rates, strict=True):
+        now = wide(rate)
+        state = laws.advance(model, state, wide(share), effort, now, before)
+        out.append(laws.losses(model, state, now))
+        before = now
+    curves = np.stack(out).transpose(2, 0, 1)
+    flat = np.ndim(next(iter(traits.values()))) == 1
+    return curves if flat else curves.reshape(sets, len(runs), *curves.shape[1:])
 
 
 def fit(source: np.ndarray, runs: list[Recorded], starts: int = 2) -> dict[str, np.ndarray]:
     """Fit every domain's traits to the curves of recorded runs of one setting.
 
-    Errors are weighted alike over domains (each divided by the spread of its curves), the change
-    from the start counts as much as the level.
+    Errors are weighted alike over domains (each divided by the spread of its curves). What a base
+    model knows is not fitted: every run starts from its measured losses.
     """
     n = len(source)
     real = np.stack([run.losses for run in runs])
     spread = np.maximum(real.std((0, 1)), 0.02)
-    # One base model: what it knows at the start is the same in every run, up to the seed.
-    low = np.log([BOUNDS[k][0] for k in TRAITS])[:, None].repeat(n, 1)
-    high = np.log([BOUNDS[k][1] for k in TRAITS])[:, None].repeat(n, 1)
-    if not source.any():
-        high[TRAITS.index("start")] = np.log(0.02)
+    low = np.log([BOUNDS[k][0] for k in FITTED])[:, None].repeat(n, 1)
+    high = np.log([BOUNDS[k][1] for k in FITTED])[:, None].repeat(n, 1)
     middle = {
         "floor": 0.6 * real.min((0, 1)), "scale": np.full(n, 0.6), "exponent": np.full(n, 0.5),
-        "cross": np.full(n, 0.1), "start": np.where(source, 2.0, 0.05), "forget": np.full(n, 0.3),
-        "neglect": np.full(n, 1.0), "rate": np.full(n, 0.03), "recency": np.full(n, 0.03),
+        "cross": np.full(n, 0.1), "forget": np.full(n, 0.3),
+        "neglect": np.full(n, 1.0), "rate": np.full(n, 0.03), "rewarm": np.full(n, 0.03),
+        "recency": np.full(n, 0.03),
     }  # fmt: skip
 
     def unpack(x: np.ndarray) -> dict[str, np.ndarray]:
-        return dict(zip(TRAITS, np.exp(x.reshape(len(TRAITS), n)), strict=True))
+        return dict(zip(FITTED, np.exp(x.reshape(len(FITTED), n, *x.shape[1:])), strict=True))
 
-    centre = np.log(np.stack([middle[k] for k in TRAITS]))
+    centre = np.log(np.stack([middle[k] for k in FITTED]))
     centre = np.clip(centre, low + 1e-3, high - 1e-3)
 
     def residuals(x: np.ndarray) -> np.ndarray:
         error = (predict(unpack(x), source, runs) - real) / spread
-        anchor = 0.05 * (x - centre.ravel())
+        anchor = PULL * (x - centre.ravel())
         return np.concatenate([error.ravel() / np.sqrt(len(runs)), anchor])
 
+    def jacobian(x: np.ndarray) -> np.ndarray:
+        # Forward differences, every parameter in one batch.
+        step = 1e-6
+        moved = predict(unpack(x[:, None] + step * np.eye(len(x), len(x) + 1)), source, runs)
+        slopes = (moved[:-1] - moved[-1]) / spread / step
+        return np.concatenate([slopes.reshape(len(x), -1).T / np.sqrt(len(runs)), PULL * eye])
+
     best = None
+    eye = np.eye(centre.size)
     rng = np.random.default_rng(0)
     for start in range(starts):
         x0 = centre + (rng.normal(0, 0.3, centre.shape) if start else 0.0)
         x0 = np.clip(x0, low + 1e-3, high - 1e-3)
         found = least_squares(
-            residuals, x0.ravel(), bounds=(low.ravel(), high.ravel()), max_nfev=40,
+            residuals, x0.ravel(), jacobian, bounds=(low.ravel(), high.ravel()), max_nfev=200,
             x_scale="jac",
         )  # fmt: skip
         if best is None or found.cost < best.cost:
@@ -201,36 +266,58 @@ def fit(source: np.ndarray, runs: list[Recorded], starts: int = 2) -> dict[str, 
     return unpack(best.x)
 
 
-def change_r2(
-    traits: dict[str, np.ndarray],
-    source: np.ndarray,
-    runs: list[Recorded],
-    fitted_on: list[Recorded],
-) -> dict[str, float]:
-    """Judge predictions of the *change from the start* at the end of runs not fitted on.
+@dataclasses.dataclass(frozen=True)
+class HeldOut:
+    """Changes from the start to the end of runs, each predicted from a fit that had not seen its like.
+
+    Attributes:
+        real: ``(runs, n)`` measured changes.
+        predicted: the same, by predictor: ``"law"``, ``"mean of fitted runs"``, ``"end-point law"``.
+    """
+
+    real: np.ndarray
+    predicted: dict[str, np.ndarray]
+
+    def r2(self) -> dict[str, float]:
+        """R^2 of each predictor, pooled over domains; the variance is taken around each domain's mean."""
+        around = np.sum((self.real - self.real.mean(0)) ** 2)
+        return {
+            name: float(1 - np.sum((self.real - p) ** 2) / around)
+            for name, p in self.predicted.items()
+        }
+
+
+def hold_out(source: np.ndarray, runs: list[Recorded], by: str) -> HeldOut:
+    """Hold out each value of a label (a replay ratio, a schedule) in turn, fit the rest, predict it.
 
     Beside the law, two naive predictors: the mean change of the fitted runs, and an end-point law
     without memory (linear in the logarithm of each domain's own total share).
-
-    Returns:
-        R^2 of each, pooled over domains and runs.
     """
-    real = np.stack([r.losses[-1] - r.losses[0] for r in runs])
-    known = np.stack([r.losses[-1] - r.losses[0] for r in fitted_on])
-    # The loss before training is measured, in a test as in a deployment.
-    law = predict(traits, source, runs)[:, -1] - np.stack([r.losses[0] for r in runs])
-    x = np.log(np.stack([r.shares.mean(0) for r in fitted_on]) + 0.01)
-    z = np.log(np.stack([r.shares.mean(0) for r in runs]) + 0.01)
-    static = np.empty_like(real)
-    for i in range(real.shape[1]):
-        slope, level = np.polyfit(x[:, i], known[:, i], 1)
-        static[:, i] = level + slope * z[:, i]
-    centred = np.sum((real - real.mean(0)) ** 2)
+    real: list[np.ndarray] = []
+    predicted: dict[str, list[np.ndarray]] = {}
+    for value in sorted({run.labels[by] for run in runs}, key=str):
+        left = [run for run in runs if run.labels[by] == value]
+        fitted_on = [run for run in runs if run.labels[by] != value]
+        traits = fit(source, fitted_on, starts=1)
+        # The loss before training is measured, in a test as in a deployment.
+        start = np.stack([run.losses[0] for run in left])
+        known = _changes(fitted_on)
+        each = {
+            "law": predict(traits, source, left)[:, -1] - start,
+            "mean of fitted runs": np.broadcast_to(known.mean(0), start.shape),
+            "end-point law": _end_points(fitted_on, known, left),
+        }
+        real.append(_changes(left))
+        for name, guess in each.items():
+            predicted.setdefault(name, []).append(guess)
+    return HeldOut(np.concatenate(real), {k: np.concatenate(v) for k, v in predicted.items()})
 
-    def score(predicted: np.ndarray) -> float:
-        return float(1 - np.sum((real - predicted) ** 2) / centred)
 
-    return {
-        "law": score(law), "mean of fitted runs": score(np.broadcast_to(known.mean(0), real.shape)),
-        "end-point law": score(static), "rmse": float(np.sqrt(np.mean((real - law) ** 2))),
-    }  # fmt: skip
+def _changes(runs: list[Recorded]) -> np.ndarray:
+    return np.stack([run.losses[-1] - run.losses[0] for run in runs])
+
+
+def _end_points(fitted_on: list[Recorded], known: np.ndarray, left: list[Recorded]) -> np.ndarray:
+    x, z = (np.log(np.stack([r.shares.mean(0) for r in rs]) + 0.01) for rs in (fitted_on, left))
+    lines = [np.polyfit(x[:, i], known[:, i], 1) for i in range(known.shape[1])]
+    return np.stack([np.polyval(line, z[:, i]) for i, line in enumerate(lines)], 1)

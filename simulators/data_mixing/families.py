@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from allocgym.simulators.data_mixing.law import Law
+from allocgym.simulators.data_mixing.law import Law, known
 
 if TYPE_CHECKING:
     from allocgym.simulators.data_mixing.scenarios import Draw, Scenario
 
 TRAITS = (
-    "floor", "scale", "exponent", "cross", "start", "forget", "neglect", "rate", "recency",
+    "floor", "scale", "exponent", "cross", "begin", "forget", "neglect", "rate", "rewarm", "recency",
 )  # fmt: skip
-"""Per-domain parameters of a recorded fit: L = floor + scale / (own memory + cross x others')."""
-OFFSET = 0.1
-"""Memory every domain starts from, in hundreds of full-rate steps (fixed in all recorded fits)."""
+"""Per-domain parameters of a recorded fit: L = floor + scale / (own power + cross x others')."""
+ROLES = ("source", "target", "scratch")
+"""What a domain was in the recorded setting it was fitted in."""
+OFFSET = 0.3
+"""Memory that is never forgotten, in hundreds of full-rate steps; less where a run begins with less."""
 
 
 @functools.cache
@@ -36,58 +38,53 @@ def recorded_law(
 ) -> Law:
     """Build a law from per-domain traits, ``(n, batch)`` each (see `TRAITS`)."""
     n, batch = present.shape
-    own = -np.log(np.maximum(traits["scale"], 1e-9))
-    eye = np.eye(n, dtype=bool)[:, :, None]
-    cross = np.log(np.maximum(traits["cross"], 1e-9))[:, None]
-    gain = own[:, None] + np.where(eye, 0.0, cross)
-    # Padding neither teaches nor learns.
-    gain = np.where(present[None] | eye, gain, -60.0)
-    exponent = np.broadcast_to(traits["exponent"][:, None], (n, n, batch))
     shape = (n, batch)
     shared = shared or read_fit("recorded")["shared"]
     return Law(
-        floor=traits["floor"], log_gain=gain, exponent=exponent.copy(),
-        offset=np.full(batch, OFFSET), forget=traits["forget"], neglect=traits["neglect"],
-        rate=traits["rate"], recency=traits["recency"], unique=np.full(shape, 1e9),
+        floor=traits["floor"], gain=1 / np.maximum(traits["scale"], 1e-9),
+        cross=traits["cross"], exponent=traits["exponent"],
+        offset=np.minimum(traits["begin"], OFFSET), forget=traits["forget"], neglect=traits["neglect"],
+        rate=traits["rate"], rewarm=traits["rewarm"], recency=traits["recency"],
+        unique=np.full(shape, 1e9),
         needs=np.zeros((n, n, batch)), threshold=np.zeros(shape), softness=np.ones(shape),
-        start=traits["start"] * present, recent=present / present.sum(0),
+        start=np.maximum(traits["begin"] - OFFSET, 0.0) * present, recent=present / present.sum(0),
         rate_start=np.full(batch, 0.1), present=present.astype(float),
-        c=shared["c"], c2=shared["c2"], tau=shared["tau"],
+        **shared,
     )  # fmt: skip
 
 
-def recorded_traits(
-    role: str, draw: Draw, jitter: float, names: tuple[str, ...] = TRAITS
-) -> dict[str, np.ndarray]:
-    """Draw traits around the domains fitted in one role (``"source"``, ``"target"``, ``"scratch"``).
+@functools.cache
+def _pool() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Logarithms of the fitted traits, ``(traits, domains)``, ordered by role; start and size of each."""
+    domains = sorted(read_fit("recorded")["domains"], key=lambda d: ROLES.index(d["role"]))
+    logs = np.log(np.maximum([[d[name] for d in domains] for name in TRAITS], 1e-4))
+    sizes = np.array([sum(d["role"] == role for d in domains) for role in ROLES])
+    return logs, np.cumsum(sizes) - sizes, sizes
+
+
+def recorded_traits(roles: np.ndarray, draw: Draw, jitter: float) -> dict[str, np.ndarray]:
+    """Draw traits around the domains fitted in a role; ``roles`` ``(n, batch)`` indexes `ROLES`.
 
     Each new domain lies on the line through two fitted ones (in logarithms), which keeps the
     correlations between weakly identified parameters, and up to ``jitter - 1`` of their distance
     beyond either; each parameter is then varied on its own by a quarter of that.
     """
-    pool = [d for d in read_fit("recorded")["domains"] if d["role"] == role]
-    first = np.floor(draw.each(f"{role}-first", 0, len(pool) - 1e-9)).astype(int)
-    second = np.floor(draw.each(f"{role}-second", 0, len(pool) - 1e-9)).astype(int)
+    logs, begin, size = _pool()
+    u = draw.several("traits", 3 + len(TRAITS))
+    first, second = (begin[roles] + (u[k] * size[roles]).astype(np.intp) for k in (0, 1))
     beyond = jitter - 1
-    blend = draw.each(f"{role}-blend", -beyond, 1 + beyond)
-    traits = {}
-    for name in names:
-        logs = np.log(np.maximum([d[name] for d in pool], 1e-4))
-        value = logs[first] + blend * (logs[second] - logs[first])
-        reach = beyond * np.ptp(logs)
-        spread = np.clip(value, logs.min() - reach, logs.max() + reach)
-        own = draw.each(f"{role}-{name}", -beyond / 4, beyond / 4)
-        traits[name] = np.exp(spread + own)
-    return traits
+    value = logs[:, first]
+    value += (u[2] * (1 + 2 * beyond) - beyond) * (logs[:, second] - value)
+    value += (u[3:] - 0.5) * (beyond / 2)
+    return dict(zip(TRAITS, np.exp(value, out=value), strict=True))
 
 
 def continual(scenario: Scenario, draw: Draw, present: np.ndarray, last: np.ndarray) -> Law:
     """Continual pre-training: known source domains, one new target (the last domain)."""
-    source = recorded_traits("source", draw, scenario.jitter)
-    target = recorded_traits("target", draw, scenario.jitter)
-    law = recorded_law({k: np.where(last, target[k], source[k]) for k in TRAITS}, present)
-    known = present & ~last
-    law.recent = known / known.sum(0)
+    roles = np.where(last, ROLES.index("target"), ROLES.index("source"))
+    law = recorded_law(recorded_traits(roles, draw, scenario.jitter), present)
+    source = present & ~last
+    law.recent = source / source.sum(0)
     return law
 
 
@@ -121,17 +118,18 @@ def regmix(scenario: Scenario, draw: Draw, present: np.ndarray, last: np.ndarray
     log_gain = log_gain - exponent * np.log(run)
     eye = np.eye(n, dtype=bool)[:, :, None]
     log_gain = np.where((present[:, None] & present[None]) | eye, log_gain, -60.0)
-    traits = recorded_traits("scratch", draw, scenario.jitter)
+    traits = recorded_traits(np.full(present.shape, ROLES.index("scratch")), draw, scenario.jitter)
     shared = read_fit("recorded")["shared"]
     shape = (n, batch)
     return Law(
         floor=np.array(fit["E"])[pick], log_gain=log_gain, exponent=exponent,
         offset=fit["offset"] * run,
         forget=traits["forget"], neglect=traits["neglect"], rate=traits["rate"],
-        recency=traits["recency"], unique=np.full(shape, 1e9), needs=np.zeros((n, n, batch)),
-        threshold=np.zeros(shape), softness=np.ones(shape), start=np.zeros(shape),
+        rewarm=traits["rewarm"], recency=traits["recency"], unique=np.full(shape, 1e9),
+        needs=np.zeros((n, n, batch)), threshold=np.zeros(shape), softness=np.ones(shape),
+        start=np.zeros(shape),
         recent=present / present.sum(0), rate_start=np.full(batch, 0.0),
-        present=present.astype(float), c=shared["c"], c2=shared["c2"], tau=shared["tau"],
+        present=present.astype(float), **shared,
     )  # fmt: skip
 
 
@@ -141,7 +139,7 @@ def skills(scenario: Scenario, draw: Draw, present: np.ndarray, last: np.ndarray
     The learning curves are those of the recorded from-scratch runs; the strength of the gates is
     assumed, not fitted.
     """
-    traits = recorded_traits("scratch", draw, scenario.jitter)
+    traits = recorded_traits(np.full(present.shape, ROLES.index("scratch")), draw, scenario.jitter)
     traits["cross"] = traits["cross"] * 0.3
     law = recorded_law(traits, present)
     law.rate_start = np.zeros_like(law.rate_start)
@@ -149,7 +147,7 @@ def skills(scenario: Scenario, draw: Draw, present: np.ndarray, last: np.ndarray
     chain = np.eye(n, k=-1)[:, :, None] * (present[:, None] & present[None])
     law.needs = chain.astype(float)
     law.gated = True
-    begins = law.floor + traits["scale"] / OFFSET ** traits["exponent"]
+    begins = law.floor + 1 / known(law, law.start)
     depth = draw.each("gate-depth", 0.3, 0.6)
     law.threshold = begins - depth * (begins - law.floor)
     law.softness = 0.1 * (begins - law.floor)

@@ -7,17 +7,27 @@ optimiser steps), at share ``h_j``::
     f_j  = lambda_j + mu_j c2 / (h_j + c2)                            forgetting rate
     q_j' = h_j + (q_j - h_j) exp(-D / tau)                            recent share
 
+    z_j' = z_j exp(-D (1 + b h_j) / tau_z) + decades the rate has risen   shock of re-warming
+
     L_i  = E_i + 1 / sum_j C_ij (m_j + m0)^gamma_ij                  what is known
-           + zeta_i lr - kappa_i log((q_i + c) / (1 + c))             what recovers fast
+           + zeta_i lr - (kappa_i + eta_i z) log((q_i + c) / (1 + c)) what recovers fast
 
 The power law of effective tokens is the additive mixture law of Shukor et al. (2507.09404) with
-tokens replaced by leaky memory; ``r_j`` discounts repeated data (Muennighoff et al. 2023, eq. 5);
+tokens replaced by leaky memory. Its matrix comes in two forms: whole, ``C_ij`` and ``gamma_ij`` (fitted
+to tables with many domains), or with one strength ``C_i``, one exponent ``gamma_j`` and one part
+``cross_i`` that all other domains share, which costs n instead of n^2 powers (fitted to recorded runs)::
+
+    sum_j C_ij (m_j + m0)^gamma_ij  =  C_i (p_i + cross_i sum_{j != i} p_j),   p_j = (m_j + m0)^gamma_j
+
+Further ``r_j`` discounts repeated data (Muennighoff et al. 2023, eq. 5);
 ``g_j`` gates a skill by the losses of its prerequisites. Forgetting that shrinks with a domain's
 own share (``mu``) and a part that recovers within a few steps (``kappa``) are what static pilots
-cannot tell apart; both are fitted to runs that switch mixtures (`calibration`). The learning-rate
-term ``zeta lr`` also carries the re-warming bump: a base that ended at a low rate rises by it.
+cannot tell apart; both are fitted to runs that switch mixtures (`calibration`). A base that ended at
+a low rate is disturbed when the rate is raised again on other data, the more the less of its own data
+comes with it, and recovers later (Ibrahim et al. 2024): that is ``eta z``, the largest effect of the
+first hundred steps. ``zeta lr`` is what the level of the rate costs until it is lowered.
 
-With ``lambda = mu = zeta = kappa = 0`` and no gate the losses depend on total tokens alone: the
+With ``lambda = mu = zeta = eta = kappa = 0`` and no gate the losses depend on total tokens alone: the
 control, where a static split is optimal because every reachable memory is a static one.
 
 Arrays are claimants first, ``(n, batch)``; everything accepts NumPy arrays or torch tensors, so the
@@ -33,6 +43,9 @@ import numpy as np
 
 from allocgym.envs.core.arrays import Array, namespace, total
 
+LOW_RATE = 0.1
+"""Fraction of the peak learning rate below which a base counts as cold."""
+LOG_10 = float(np.log(10.0))
 R_STAR = 15.387756
 """Repetition half-life constant R*_D of Muennighoff et al. (2023)."""
 
@@ -48,10 +61,6 @@ class Columns:
             if isinstance(ours, np.ndarray):
                 ours[..., mask] = theirs[..., mask]
 
-    def astype(self, dtype: Any) -> Any:
-        """Convert every floating-point array."""
-        return self.map(lambda a: a.astype(dtype) if a.dtype.kind == "f" else a)
-
     def map(self, function: Any) -> Any:
         """Apply a function to every array (to tensors, a copy, a selection of columns)."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -66,12 +75,15 @@ class Law(Columns):
 
     Attributes:
         floor: ``(n, batch)`` E, irreducible loss.
-        log_gain: ``(n, n, batch)`` log C, [i, j] how much memory of j lowers the loss of i.
-        exponent: ``(n, n, batch)`` gamma.
+        exponent: ``(n, n, batch)`` gamma, or ``(n, batch)`` in the short form.
+        log_gain: ``(n, n, batch)`` log C, [i, j] how much memory of j lowers the loss of i; None in
+            the short form.
+        gain, cross: ``(n, batch)`` C_i and cross_i of the short form, or None.
         offset: ``(batch,)`` m0, memory every domain starts from.
         forget: ``(n, batch)`` lambda, per hundred full-rate steps.
         neglect: ``(n, batch)`` mu, extra forgetting of a domain that gets no data.
         rate: ``(n, batch)`` zeta, loss per unit of learning rate.
+        rewarm: ``(n, batch)`` eta, what a rise of the learning rate adds to kappa until it fades.
         recency: ``(n, batch)`` kappa.
         unique: ``(n, batch)`` units in one epoch.
         needs: ``(n, n, batch)`` 1 where skill j waits for skill p: [j, p].
@@ -82,17 +94,18 @@ class Law(Columns):
         rate_start: ``(batch,)`` learning rate the base ended with, as a fraction of the peak.
         present: ``(n, batch)`` 1 for domains, 0 for padding.
         c, c2, tau: constants of the fast part, of neglect, and of the recent share.
+        tau_z, b: how long a shock lasts, and how much a domain's own data shortens it.
         repeats, gated, forgets: whether any column uses repetition, gates, path dependence
             (skipping them is a third of the time of a step).
     """
 
     floor: Array
-    log_gain: Array
     exponent: Array
     offset: Array
     forget: Array
     neglect: Array
     rate: Array
+    rewarm: Array
     recency: Array
     unique: Array
     needs: Array
@@ -102,9 +115,14 @@ class Law(Columns):
     recent: Array
     rate_start: Array
     present: Array
+    log_gain: Array | None = None
+    gain: Array | None = None
+    cross: Array | None = None
     c: float = 0.05
     c2: float = 0.035
     tau: float = 0.03
+    tau_z: float = 0.8
+    b: float = 5.0
     repeats: bool = False
     gated: bool = False
     forgets: bool = True
@@ -112,30 +130,46 @@ class Law(Columns):
 
 @dataclasses.dataclass
 class State(Columns):
-    """What training has changed: memory ``m``, recent share ``q``, units seen, ``(n, batch)``."""
+    """What training has changed: memory ``m``, recent share ``q``, units seen, shock ``z``.
+
+    All are ``(n, batch)``.
+    """
 
     memory: Array
     recent: Array
     seen: Array
+    shock: Array
 
 
 def begin(law: Law) -> State:
     """Return the state at the start of an episode."""
-    return State(law.start * 1, law.recent * 1, law.start * 0)
+    return State(law.start * 1, law.recent * 1, law.start * 0, law.start * 0)
 
 
 def losses(law: Law, state: State, lr: Array) -> Array:
     """Loss of every domain, ``(n, batch)``; ``lr`` ``(batch,)`` is the current learning rate."""
     xp = namespace(state.memory)
-    memory = xp.log(state.memory + law.offset)
-    power = law.exponent * memory
-    power += law.log_gain
-    known = total(np.exp(power, out=power) if xp is np else xp.exp(power), 1)
-    value = law.floor + 1 / known
+    value = law.floor + 1 / known(law, state.memory)
     if law.forgets:
-        value = value + law.rate * lr
-        value = value - law.recency * xp.log((state.recent + law.c) / (1 + law.c))
+        fast = law.rewarm * state.shock
+        fast += law.recency
+        fast *= xp.log((state.recent + law.c) * (1 / (1 + law.c)))
+        value += law.rate * lr
+        value -= fast
     return value
+
+
+def known(law: Law, memory: Array) -> Array:
+    """What is known of every domain, ``(n, batch)``: the sum in the denominator of the law."""
+    xp = namespace(memory)
+    log = xp.log(memory + law.offset)
+    if law.gain is None:
+        power = law.exponent * log
+        power += law.log_gain
+        return total(np.exp(power, out=power) if xp is np else xp.exp(power), 1)
+    own = xp.exp(law.exponent * log) * law.present
+    # C_i (p_i + cross_i (P - p_i)) with P the sum of all powers
+    return law.gain * (own + law.cross * (total(own) - own))
 
 
 def advance(
@@ -149,7 +183,7 @@ def advance(
         units: ``(n, batch)`` units of each domain in the period.
         effort: ``(batch,)`` hundreds of optimiser steps in the period.
         lr: ``(batch,)`` mean learning rate of the period, fraction of the peak.
-        lr_before: ``(batch,)`` learning rate at which the last losses were taken (for the gates).
+        lr_before: ``(batch,)`` learning rate at which the last losses were taken.
     """
     xp = namespace(state.memory)
     share = units / total(units)
@@ -160,12 +194,15 @@ def advance(
     if law.gated:
         gain = gain * openness(law, state, lr_before)
     if not law.forgets:
-        return State(state.memory + gain * step, share, state.seen + units)
+        return State(state.memory + gain * step, share, state.seen + units, state.shock)
     decay = (law.forget + law.neglect * (law.c2 / (share + law.c2))) * step + 1e-9
     kept = xp.exp(-decay)
     memory = state.memory * kept + gain * step * ((1 - kept) / decay)
     recent = share + (state.recent - share) * xp.exp(-step / law.tau)
-    return State(memory, recent, state.seen + units)
+    fading = xp.exp((1 + law.b * share) * (-step / law.tau_z))
+    risen = xp.log(lr.clip(LOW_RATE, None) / lr_before.clip(LOW_RATE, None)).clip(0, None)
+    shock = state.shock * fading + risen / LOG_10
+    return State(memory, recent, state.seen + units, shock)
 
 
 def freshness(unique: Array, seen: Array, units: Array) -> Array:

@@ -150,6 +150,15 @@ class Draw:
         u = draws.uniform(draws.stream(self.seeds, purpose, self.n), index)
         return low + (high - low) * u
 
+    def several(self, purpose: str, count: int) -> np.ndarray:
+        """``count`` coarse numbers in (0, 1) a domain, ``(count, n, batch)`` (16 bits each)."""
+        state = draws.stream(self.seeds, purpose, self.n)
+        flat = state.reshape(1, -1)
+        groups = [
+            draws.short_uniforms(flat, k, draws.LANES) for k in range(-(-count // draws.LANES))
+        ]
+        return np.concatenate(groups)[:count].reshape(count, *state.shape)
+
     def whole(self, purpose: str, low: int, high: int) -> np.ndarray:
         """One integer an environment, both ends included."""
         return np.floor(self.one(purpose, low, high + 1 - 1e-9)).astype(np.int64)

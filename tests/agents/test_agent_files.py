@@ -60,7 +60,9 @@ def test_a_policy_of_eight_runs_at_thirty_two(path):
     agent = catalogue.make(path, problem)
     backend = registered(problem, "twin", scenario="scratch", num_envs=2, domains=(20, 32))
     outcomes = rollout(agent, backend, np.arange(2))
-    assert outcomes[-1].done.all() and (outcomes[-1].units > 0).sum() >= 40
+    last = outcomes[-1]
+    assert last.done.all() and (last.ready.sum(1) >= 20).all()
+    assert (last.units.sum(1) == last.instance.budget).all()
 
 
 def test_heuristics_are_kept_without_weights(tmp_path, problem):

@@ -15,7 +15,8 @@ def _synthetic(traits, labels, noise=0.003):
         rng = np.random.default_rng(number)
         shares = calibration.pilot(SOURCE, label["ratio"], label["kind"], 10, rng)
         rates = np.linspace(1, 0.2, 10) if label["schedule"] == "cosine" else np.ones(10)
-        blank = Recorded(shares, np.zeros((11, 3)), rates, 0.2, label)
+        start = np.tile([2.9, 2.6, 3.2], (11, 1))
+        blank = Recorded(shares, start, rates, 0.2, label)
         losses = calibration.predict(traits, SOURCE, [blank])[0]
         blank.losses = losses + rng.normal(0, noise, losses.shape)
         runs.append(blank)
@@ -31,9 +32,16 @@ def runs():
 
 def test_the_pilot_plan_is_what_the_page_says():
     plan = calibration.pilots(seeds=3)
-    assert len(plan) == 5 * 2 * 3
-    assert sum(p["kind"] == "switch" for p in plan) == 15
-    assert {p["schedule"] for p in plan} == {"cosine", "constant"}
+    assert len(plan) == 5 * (2 * 3 + 1)
+    assert sum(p["kind"] == "switch" for p in plan) == len(plan) // 2
+    assert {p["schedule"] for p in plan} == {"cosine", "constant", "wsd"}
+
+
+def test_a_predicted_run_starts_at_its_measured_losses(runs):
+    domains = [d for d in read_fit("recorded")["domains"] if d["setting"] == "code"]
+    traits = {k: np.array([d[k] for d in domains]) for k in TRAITS}
+    measured = np.stack([r.losses[0] for r in runs])
+    np.testing.assert_allclose(calibration.predict(traits, SOURCE, runs)[:, 0], measured, rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["static", "switch", "uneven"])
@@ -45,23 +53,19 @@ def test_a_pilot_spends_the_ratio_on_sources(kind):
 
 
 @pytest.mark.slow
-def test_a_known_law_is_predicted_on_a_ratio_it_was_not_fitted_on(runs):
-    fitted_on = [r for r in runs if r.labels["ratio"] != 0.25]
-    left = [r for r in runs if r.labels["ratio"] == 0.25]
-    traits = calibration.fit(SOURCE, fitted_on, starts=1)
-    scores = calibration.change_r2(traits, SOURCE, left, fitted_on)
+def test_a_known_law_is_predicted_on_ratios_it_was_not_fitted_on(runs):
+    scores = calibration.hold_out(SOURCE, runs, "ratio").r2()
     assert scores["law"] > 0.9
-    assert scores["law"] > scores["mean of fitted runs"]
-    assert scores["law"] > scores["end-point law"]
+    assert scores["law"] > max(scores["mean of fitted runs"], scores["end-point law"])
 
 
 def test_the_committed_fit_beats_naive_predictors_on_held_out_continual_runs():
-    # From scratch it does not: docs/data_mixing.md says so, and claims nothing from it.
+    # From scratch it is level with an end-point law: docs/data_mixing.md says so.
     checks = read_fit("recorded")["held-out R2 of the change from start"]
-    for name in ("code", "prose"):
-        for scores in checks[name].values():
-            assert scores["law"] >= 0.7
-            assert scores["law"] > max(scores["mean of fitted runs"], scores["end-point law"])
+    for name, check in checks.items():
+        for scores in check.values():
+            if name != "scratch":
+                assert scores["law"] > max(scores["mean of fitted runs"], scores["end-point law"])
 
 
 def test_recorded_runs_survive_json(runs):

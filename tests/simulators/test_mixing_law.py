@@ -16,7 +16,7 @@ def law_of(n=2, batch=1, **fields):
         "floor": np.full(shape, 0.5), "log_gain": np.zeros((n, n, batch)),
         "exponent": np.full((n, n, batch), 0.5), "offset": np.full(batch, 0.1),
         "forget": np.zeros(shape), "neglect": np.zeros(shape), "rate": np.zeros(shape),
-        "recency": np.zeros(shape), "unique": np.full(shape, 1e9),
+        "rewarm": np.zeros(shape), "recency": np.zeros(shape), "unique": np.full(shape, 1e9),
         "needs": np.zeros((n, n, batch)), "threshold": np.zeros(shape),
         "softness": np.ones(shape), "start": np.zeros(shape), "recent": np.full(shape, 1 / n),
         "rate_start": np.full(batch, 0.1), "present": np.ones(shape),
@@ -51,6 +51,32 @@ def test_a_step_by_hand():
     expected = 0.5 + 1 / known + np.array([0.4, 0.2]) * 0.5 - fast
     got = laws.losses(law, state, np.array([0.5]))
     np.testing.assert_allclose(got[:, 0], expected, rtol=1e-7)
+
+
+def test_the_short_form_is_the_whole_matrix():
+    """C_i (p_i + cross_i sum of the others) against the matrix that says the same."""
+    rng = np.random.default_rng(0)
+    gain, cross = rng.uniform(0.5, 2, (3, 4)), rng.uniform(0.1, 0.9, (3, 4))
+    exponent, memory = rng.uniform(0.2, 1, (3, 4)), rng.uniform(0, 3, (3, 4))
+    eye = np.eye(3)[:, :, None]
+    matrix = gain[:, None] * (eye + (1 - eye) * cross[:, None])
+    whole = law_of(3, 4, log_gain=np.log(matrix), exponent=np.tile(exponent, (3, 1, 1)))
+    short = law_of(3, 4, log_gain=None, gain=gain, cross=cross, exponent=exponent)
+    np.testing.assert_allclose(laws.known(short, memory), laws.known(whole, memory), rtol=1e-12)
+
+
+def test_a_rise_of_the_rate_disturbs_and_fades_faster_with_own_data():
+    law = law_of(rewarm=np.full((2, 1), 0.2), rate_start=np.array([0.1]))
+    risen = step(law, laws.begin(law), [80, 240], effort=0.5, lr=0.8, before=0.1)
+    np.testing.assert_allclose(risen.shock, np.log10([[8.0], [8.0]]))
+    later = step(law, risen, [80, 240], effort=0.5, lr=0.6, before=0.8)
+    fading = np.exp(-0.3 * (1 + law.b * np.array([[0.25], [0.75]])) / law.tau_z)
+    np.testing.assert_allclose(later.shock, np.log10(8.0) * fading)
+    calm = dataclasses.replace(later, shock=np.zeros((2, 1)))
+    lr = np.array([0.6])
+    extra = laws.losses(law, later, lr) - laws.losses(law, calm, lr)
+    expected = -0.2 * later.shock * np.log((later.recent + law.c) / (1 + law.c))
+    np.testing.assert_allclose(extra, expected, rtol=1e-9)
 
 
 def test_two_half_steps_are_one_step():
@@ -116,7 +142,9 @@ def test_a_gate_opens_as_its_prerequisite_is_learned():
     loss = 0.5 + 1 / np.sqrt(0.1)
     assert closed[0, 0] == 1
     assert closed[1, 0] == pytest.approx(1 / (1 + np.exp((loss - 1.5) / 0.1)), rel=1e-3)
-    learned = laws.State(np.array([[4.0], [0.0]]), np.full((2, 1), 0.5), np.zeros((2, 1)))
+    learned = laws.State(
+        np.array([[4.0], [0.0]]), np.full((2, 1), 0.5), np.zeros((2, 1)), np.zeros((2, 1))
+    )
     opened = laws.openness(law, learned, np.array([0.5]))
     assert opened[1, 0] > 0.99
     before, after = (step(law, s, [0, 320]).memory[1, 0] for s in (laws.begin(law), learned))
