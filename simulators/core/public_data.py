@@ -53,7 +53,8 @@ CATALOGUE = (
     ),
     Dataset(
         "prb/tables", "transport block sizes and MCS of 36.213, CQI tables of 38.214",
-        "3GPP 36.213 and 38.214; github.com/jjalcaraz-upct/network-slicing @ 65a3891", "facts; MIT", "prb-slicing: rate='tbs', fidelity",
+        "3GPP 36.213 and 38.214; github.com/jjalcaraz-upct/network-slicing @ 65a3891", "facts; MIT",
+        "prb-slicing: rate='tbs', fidelity",
     ),
 )  # fmt: skip
 
