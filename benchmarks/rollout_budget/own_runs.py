@@ -96,6 +96,8 @@ def compare(
     real: dict[str, dict[int, float]] = {}
     for data in found:
         real.setdefault(data["cell"]["agent"], {})[data["cell"]["seed"]] = area_of(data)
+    # Policies with one run say nothing of a difference.
+    real = {name: v for name, v in real.items() if len(v) > 1}
     seeds = sorted(set.intersection(*(set(v) for v in real.values()))) if real else []
     whole = [d for d in found if len(d["result"].get("cells", [])) == len(d["result"]["steps"]) - 1]
     uniform = [d for d in whole if d["cell"]["agent"] == "uniform"]

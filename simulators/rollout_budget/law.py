@@ -111,7 +111,16 @@ def success(law: Law, theta: np.ndarray, ids: np.ndarray | None = None) -> np.nd
         slope = np.take_along_axis(slope, ids, 0)
         difficulty = np.take_along_axis(difficulty, ids, 0)
         family = np.take_along_axis(family, ids, 0)
-    ability = theta[0][None] if law.families == 1 else np.take_along_axis(theta, family, 0)
+    if law.families == 1:
+        ability = theta[0][None]
+    elif ids is None and law.families <= 3:
+        # Few families: masks are cheaper than a gather.
+        mask, _ = law.masks()
+        ability = theta[0] * mask[0]
+        for f in range(1, law.families):
+            ability += theta[f] * mask[f]
+    else:
+        ability = np.take_along_axis(theta, family, 0)
     x = slope * (ability - difficulty)
     np.negative(x, out=x)
     np.exp(x, out=x)
