@@ -19,6 +19,7 @@ class Reading:
         packets, late, late50: packets, those later than the target or lost, than 50 ms.
         delay: mean delay in ms.
         valid: everything that should have reported did.
+        work: ``(n, u)`` block-milliseconds that came, where the source knows.
     """
 
     arrived: np.ndarray
@@ -33,6 +34,7 @@ class Reading:
     late50: np.ndarray
     delay: np.ndarray
     valid: bool = True
+    work: np.ndarray | None = None
 
     @classmethod
     def empty(cls, n: int, u: int) -> Reading:

@@ -25,6 +25,8 @@ _SCENARIO = "allocgym.simulators.prb_slicing.scenarios:make"
 _WORKLOAD = "allocgym.simulators.prb_slicing.episodes:Workload"
 _NAMES = "allocgym.simulators.prb_slicing.backend:claimants"
 _FIRST = "allocgym.simulators.prb_slicing.backend:first_split"
+AIR_MS = 1.5
+"""What a radio adds to every packet and a wire does not: half a TTI of waiting and a TTI."""
 SCHEDULER_NUMBERS = {"rr": 0, "wf": 1, "softmax": 2, "pf": 2}
 
 
@@ -134,6 +136,8 @@ class LiveCell(Backend[SlicingOutcome, Shares]):
         work = r.granted + np.maximum(r.arrived - r.served, 0) * np.divide(
             r.granted, r.served, out=np.zeros_like(r.served), where=r.served > 0
         )
+        if r.work is not None:
+            work = r.work
         return SlicingOutcome(
             spent=units.sum(1) if self._period else np.zeros(1, np.int64),
             seconds=np.array([seconds]), ready=inst.present.copy(), valid=np.array([r.valid]),
@@ -210,7 +214,7 @@ class LinuxAdapter:
         schedule["size"] = np.maximum(schedule["size"], plane.SMALLEST)
         best = float(workload.table.max())
         self.plane = LinuxPlane(
-            users, [scenario.target(i) for i in range(k)], schedule,
+            users, [scenario.target(i) - AIR_MS for i in range(k)], schedule,
             cell=scenario.carrier.blocks * best * 8000, queue=scenario.queue,
             period_ms=scenario.period, borrow=scenario.borrow,
         )  # fmt: skip
@@ -237,7 +241,8 @@ class LinuxAdapter:
             getattr(out, name)[:k] = getattr(small, name)
         carries = self.workload.carries()[:, :, 0]
         per = np.divide(1, carries, out=np.zeros_like(carries), where=carries > 0)
-        out.granted = out.served * per
+        out.granted, out.work = out.served * per, out.arrived * per
+        out.delay = np.where(out.delay > 0, out.delay + AIR_MS, 0.0)
         most = self.scenario.carrier.blocks * self.period_ms
         out.requested = out.granted + np.minimum(out.backlog * per, most)
         out.cqi = self.workload.cqi[:, :, 0].astype(float)

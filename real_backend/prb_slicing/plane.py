@@ -237,6 +237,11 @@ def fork(work: Any, *arguments: Any) -> tuple[int, socket.socket]:
 def serve(folder: Path, channel: socket.socket) -> None:
     """Set the plane up and answer one JSON line after another until the other side goes away."""
     die_with_parent()
+    try:
+        # A data plane is not to wait for other work on the machine.
+        os.nice(-15)
+    except PermissionError:
+        pass
     stream = channel.makefile("rwb")
     setup = json.loads(stream.readline())
     users = setup["users"]

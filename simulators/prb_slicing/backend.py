@@ -279,8 +279,12 @@ class FluidCell(SimulatedCell):
                 backlog, count, missing, out, histogram,
             )  # fmt: skip
         first, last = fluid.delays(work, backlog, blocks, width, s.fixed)
-        out.late[i] += fluid.late_packets(first, last, count, s.target(i)) + missing
-        out.late50[i] += fluid.late_packets(first, last, count, 50.0) + missing
+        out.late[i] += missing
+        out.late50[i] += missing
+        if not fine or s.fixed > 0:
+            # In fine bins, steps that may hold late packets have been taken out already.
+            out.late[i] += fluid.late_packets(first, last, count, s.target(i))
+            out.late50[i] += fluid.late_packets(first, last, count, 50.0)
         if histogram is not None:
             histogram[i] += fluid.histogram(first, last, count)
         first += last

@@ -222,7 +222,8 @@ def departures(
 
     What a user has been given by time t is known at the ends of steps and grows evenly while the
     slice works; a packet leaves when that reaches what had come before it. What is left at the end
-    of the period is cleared max-min, in ``sum_v min(w_v, w_u) / blocks``.
+    of the period is cleared max-min, in ``sum_v min(w_v, w_u) / blocks``, or half way
+    between that and the user's rate of this period where the slice was busy throughout.
 
     Args:
         x: the steps.
@@ -241,6 +242,7 @@ def departures(
     capacity = np.maximum(blocks, 1e-9) * done.dtype.type(STEP)
     busy = np.minimum(x.given.sum(1) / capacity, 1)
     begins = np.where(x.waiting[:-1].sum(1) > 1e-6, 0, 1 - busy)
+    resting = busy.min(0) < 0.999
     user = np.arange(curve.shape[1])[:, None]
     window = np.arange(len(cell))
 
@@ -259,7 +261,14 @@ def departures(
             level = np.zeros_like(left)
             for other in x.waiting[-1]:
                 level += np.minimum(other[cell[column]], left)
-            at[row, column] = steps * STEP + level / np.maximum(blocks[cell[column]], 1e-9)
+            clear = level / np.maximum(blocks[cell[column]], 1e-9)
+            # That is a lower bound: others may get more to send. Where the slice never rested, the
+            # user's rate of this period is an upper one, and the middle of the two is taken.
+            where = cell[column]
+            rate = x.given[:, row, where].mean(0) / STEP
+            upper = np.maximum(left / np.maximum(rate, 1e-6), clear)
+            clear = np.where(resting[where], clear, 0.5 * (clear + upper))
+            at[row, column] = steps * STEP + clear
         return at
 
     ahead = x.waiting[step, :, cell].T
