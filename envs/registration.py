@@ -50,3 +50,13 @@ def register_all() -> None:
     register_backend("prb-slicing", "linux", f"{live}:linux_backend")
     register_backend("prb-slicing", "scope", f"{live}:scope_backend")
     register_backend("prb-slicing", "ric", f"{live}:ric_backend")
+    gym.register(
+        id="allocgym/Population-v0",
+        entry_point="allocgym.envs.population.env:PopulationEnv",
+        vector_entry_point="allocgym.envs.population.env:PopulationVectorEnv",
+        disable_env_checker=True,
+    )
+    register_problem("population", "allocgym.envs.population.problem:Population")
+    members = "allocgym.simulators.population.backend"
+    register_backend("population", "simpy", f"{members}:simpy_backend")
+    register_backend("population", "twin", f"{members}:twin_backend")

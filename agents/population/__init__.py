@@ -1,0 +1,1 @@
+"""Who decides for populations: published schedulers, schedules, oracles, learned policies."""

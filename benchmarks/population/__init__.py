@@ -1,0 +1,1 @@
+"""Who decides populations better: suites of populations and schedules."""

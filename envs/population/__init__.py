@@ -1,0 +1,1 @@
+"""Populations: divide training steps over members that may copy each other."""

@@ -1,0 +1,1 @@
+"""Populations for real: stacked models on one device, trials on Ray."""
