@@ -77,8 +77,9 @@ def bits_per_block() -> tuple[dict[int, float], list[list[Any]], dict[str, Any]]
     """Recorded over table bits per block, by MCS, minus 1.
 
     A KPI row is a mean over 250 TTIs: rows count to their nearest MCS and the table is averaged
-    over the MCS within a row, whose spread is the one parameter (least largest error in every second run). An
-    error counts as beyond its bound where the 95 % interval of the recorded median is.
+    over the MCS within a row, whose spread is the one parameter (least largest error in every
+    second run). An error counts as beyond its bound where the 95 % interval of the recorded
+    median is.
     """
     rows = calibration.kpi_rows()
     rows = rows[(rows["granted"] >= 100) & (rows["rate"] > 0) & (rows["mcs"] > 0.5)]
