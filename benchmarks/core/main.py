@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from allocgym.benchmarks.core import engines
 from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.core.registry import load
 
@@ -76,6 +77,8 @@ def run(problem: str, suites: Mapping[str, Suite], arguments: list[str]) -> int:
     parser.add_argument("--quick", action="store_true", help="under five minutes, underpowered")
     parser.add_argument("--out", type=Path, help="folder for the JSON and for cached cells")
     parser.add_argument("--check", action="store_true", help="exit 1 where a must is missed")
+    parser.add_argument("--engine", default="local", help="local or ray: where cells are run")
+    parser.add_argument("--address", help="of a running Ray cluster (default: one on this machine)")
     given = parser.parse_args(arguments)
     if given.seeds is not None and given.seeds < 1:
         parser.error(f"--seeds: an integer >= 1 expected, given {given.seeds}")
@@ -89,7 +92,8 @@ def run(problem: str, suites: Mapping[str, Suite], arguments: list[str]) -> int:
         check=given.check,
         stated=suite.seeds,
     )
-    return int(load(suite.target)(options))
+    with engines.using(given.engine, given.address):
+        return int(load(suite.target)(options))
 
 
 def main(problem: str, suites: Mapping[str, Suite]) -> None:

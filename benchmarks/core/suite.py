@@ -9,7 +9,6 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from allocgym.agents.core.deployment import versions
+from allocgym.benchmarks.core import engines
 from allocgym.benchmarks.core.main import Options
 from allocgym.envs.core.journal import write_json
 
@@ -99,28 +99,25 @@ def run_cells(
     folder: Path,
     processes: int = 2,
 ) -> list[dict[str, Any]]:
-    """Run independent cells on this machine's cores; finished ones are read back.
+    """Run independent cells on the command's engine; finished ones are read back.
 
     Args:
         cells: JSON-serialisable descriptions; the hash of one names its file, so a cell that has
             been run is never run again and a killed suite goes on where it stopped.
         work: a module-level function from description to JSON-serialisable result.
         folder: where results are kept.
-        processes: at once.
+        processes: at once, on this machine.
     """
     files = [
         folder / f"{hashlib.sha256(json.dumps(c, sort_keys=True).encode()).hexdigest()[:20]}.json"
         for c in cells
     ]
-    todo = {f: c for f, c in zip(files, cells, strict=True) if not f.exists()}
+    todo = [(f, c) for f, c in zip(files, cells, strict=True) if not f.exists()]
     if todo:
-        with (
-            Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar,
-            ProcessPoolExecutor(processes) as pool,
-        ):
+        with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
             task = bar.add_task("cells", total=len(todo))
-            waiting = {pool.submit(work, cell): file for file, cell in todo.items()}
-            for future, file in waiting.items():
-                write_json(file, {"cell": todo[file], "result": future.result()})
+            for index, result in engines.current().run(work, [c for _, c in todo], processes):
+                file, cell = todo[index]
+                write_json(file, {"cell": cell, "result": result})
                 bar.advance(task)
     return [json.loads(f.read_text())["result"] for f in files]

@@ -1,0 +1,160 @@
+"""Where cells are run: processes of this machine, or tasks of a Ray cluster.
+
+An engine takes independent pieces of work and hands back results as they finish. Which one a suite
+uses is set for the whole command (`using`), so that suites do not mention it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import functools
+import importlib
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any, Protocol
+
+from allocgym.envs.core.errors import AllocgymError, missing_extra, unknown
+
+Work = Callable[[dict[str, Any]], dict[str, Any]]
+ENGINES = ("local", "ray")
+RETRIES = 5
+"""How often a Ray task is tried again after its worker or its node was lost."""
+
+
+class Engine(Protocol):
+    """Runs one function over many descriptions."""
+
+    def run(
+        self, work: Work, cells: list[dict[str, Any]], processes: int
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield (index of the cell, its result) in the order in which they finish."""
+        ...  # fmt: skip
+
+
+class Local:
+    """Processes on this machine."""
+
+    def run(
+        self, work: Work, cells: list[dict[str, Any]], processes: int
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        """See `Engine.run`."""
+        with ProcessPoolExecutor(processes) as pool:
+            waiting = {pool.submit(work, cell): index for index, cell in enumerate(cells)}
+            for future in as_completed(waiting):
+                yield waiting[future], future.result()
+
+
+class OnRay:
+    """Tasks of a Ray cluster, tried again when a worker or a node is lost.
+
+    Args:
+        address: of a running cluster (``"auto"``, ``"ray://..."``), or None: one on this machine, or
+            the one this process is connected to already.
+        cpus: processors each cell is given.
+    """
+
+    def __init__(self, address: str | None = None, cpus: float = 1.0) -> None:
+        self.ray = connect(address)
+        self.cpus = cpus
+
+    def run(
+        self, work: Work, cells: list[dict[str, Any]], processes: int
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        """See `Engine.run`; the cluster's resources decide how many run at once."""
+        # By name: a worker imports the module as anybody would, and the task is the same bytes for
+        # every cell, whichever module of the package the command was started from.
+        task = self.ray.remote(num_cpus=self.cpus, max_retries=RETRIES)(_by_name)
+        name = (work.__module__, work.__qualname__)
+        waiting = {task.remote(name, cell): index for index, cell in enumerate(cells)}
+        while waiting:
+            done, _ = self.ray.wait(list(waiting), num_returns=1)
+            for reference in done:
+                yield waiting.pop(reference), self.ray.get(reference)
+
+
+def _by_name(name: tuple[str, str], cell: dict[str, Any]) -> dict[str, Any]:
+    work: Work = functools.reduce(getattr, name[1].split("."), importlib.import_module(name[0]))  # type: ignore[assignment]
+    return work(cell)
+
+
+def connect(address: str | None = None) -> Any:
+    """Connect to a Ray cluster, or start one on this machine; return the module ``ray``.
+
+    Workers get the folder of public data and the thread count of this process.
+
+    Raises:
+        ImportError: Ray is not installed.
+        AllocgymError: nothing answers at the address.
+    """
+    # Ray reports usage over the network unless told not to; benchmarks should not.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise missing_extra("ray", "ray") from error
+    if not ray.is_initialized():
+        passed = {
+            key: os.environ[key]
+            for key in ("ALLOCGYM_DATA", "ALLOCGYM_CACHE", "OMP_NUM_THREADS")
+            if key in os.environ
+        }
+        arguments: dict[str, Any] = (
+            {"address": address} if address else {"include_dashboard": False}
+        )
+        try:
+            ray.init(
+                **arguments, runtime_env={"env_vars": passed}, log_to_driver=False,
+                logging_level="ERROR",
+            )  # fmt: skip
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise AllocgymError(
+                f"address: no Ray cluster answers at {address!r} ({error})"
+            ) from error
+    return ray
+
+
+_current: contextvars.ContextVar[Engine] = contextvars.ContextVar("engine")
+
+
+def current() -> Engine:
+    """The engine of this command; processes of this machine where none was set."""
+    return _current.get(Local())
+
+
+@contextlib.contextmanager
+def using(engine: str, address: str | None = None) -> Iterator[Engine]:
+    """Run what is inside on an engine.
+
+    Args:
+        engine: ``"local"`` or ``"ray"``.
+        address: of a Ray cluster.
+
+    Raises:
+        AllocgymError: no engine of that name, or an address given to the local one.
+    """
+    if engine not in ENGINES:
+        raise unknown("engine", engine, ENGINES)
+    if address is not None and engine != "ray":
+        raise AllocgymError(f"address: only with engine 'ray', given {address!r}")
+    chosen: Engine = OnRay(address) if engine == "ray" else Local()
+    token = _current.set(chosen)
+    try:
+        yield chosen
+    finally:
+        _current.reset(token)
+
+
+def wheel_environment(wheel: Path | str) -> dict[str, Any]:
+    """A Ray ``runtime_env`` for a fresh cluster that has nothing but Python: our wheel.
+
+    Raises:
+        AllocgymError: there is no such file.
+    """
+    path = Path(wheel)
+    if path.suffix != ".whl" or not path.is_file():
+        raise AllocgymError(f"wheel: a .whl file expected, given {path}")
+    return {"pip": [f"{path.resolve()}[learn,real]"]}
