@@ -15,6 +15,7 @@ from allocgym.benchmarks.core.front import front, fronts
 from allocgym.benchmarks.core.main import run as run_suite
 from allocgym.envs.core import registry
 from allocgym.envs.core.errors import AllocgymError, unknown
+from allocgym.envs.core.journal import write_json
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -73,12 +74,17 @@ def train(
     iterations: Annotated[
         int | None, typer.Option(min=1, help="Iterations of the trainer (default: its own).")
     ] = None,
+    engine: Annotated[str, typer.Option(help="local, or rllib: trainers of that name.")] = "local",
     seed: Seed = 0,
     override: Override = None,
 ) -> None:
     """Train an agent in the simulator and write an agent file."""
     desk = front(problem)
     chosen = trainer or next(iter(desk.trainers))
+    if engine == "rllib":
+        chosen = f"rllib-{(trainer or 'ppo').removeprefix('rllib-')}"
+    elif engine != "local":
+        raise unknown("engine", engine, ("local", "rllib"))
     if chosen not in desk.trainers:
         raise unknown("trainer", chosen, desk.trainers)
     information = desk.train(
@@ -119,10 +125,21 @@ def deploy(
     shadow: Annotated[
         str | None, typer.Option(help="This agent acts; the other only proposes.")
     ] = None,
+    engine: Annotated[str, typer.Option(help="local, or ray: actors on a cluster.")] = "local",
+    address: Annotated[str | None, typer.Option(help="Of a running Ray cluster.")] = None,
+    runs: Annotated[int, typer.Option(min=1, help="Ray: runs at once, seeds from --seed.")] = 1,
+    fleet_cost: Annotated[
+        int | None, typer.Option(min=1, help="Ray: budget units of all runs together.")
+    ] = None,
     override: Override = None,
 ) -> None:
     """Run an agent on a back end: journalled, guarded, resumable."""
+    from allocgym.agents.core.deployment import describe_run
+    from allocgym.benchmarks.core import deploying
+
     desk = front(problem)
+    if engine not in ("local", "ray"):
+        raise unknown("engine", engine, ("local", "ray"))
     folder = folder or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
     arguments = {
         "problem": problem, "agent": agent, "backend": backend,
@@ -130,64 +147,55 @@ def deploy(
         "max_change": max_change, "max_seconds": max_seconds,
         "max_cost": max_cost, "shadow": shadow, "overrides": _overrides(override),
     }  # fmt: skip
-    if (folder / "journal.jsonl").exists():
+    if (folder / "journal.jsonl").exists() or (folder / "fleet.jsonl").exists():
         raise AllocgymError(f"{folder}: holds a run already; `allocgym resume {folder}`")
-    from allocgym.agents.core.deployment import describe_run
+    deploying.check_agents(arguments)
+    if engine == "local":
+        describe_run(folder, arguments)
+        _deploy(folder, arguments)
+        return
+    if Path(agent).exists():
+        arguments["agent"] = str(Path(agent).resolve())
+    fleet = {f"run-{i}": {**arguments, "seed": seed + i} for i in range(runs)}
+    write_json(folder / "fleet.json", {"runs": fleet, "units": fleet_cost})
+    _fleet(folder, fleet, address, fleet_cost)
 
-    _check_agent(arguments)
-    folder.mkdir(parents=True, exist_ok=True)
-    describe_run(folder, arguments)
-    _deploy(folder, arguments)
+
+def _fleet(
+    folder: Path, runs: dict[str, dict[str, Any]], address: str | None, units: int | None
+) -> None:
+    from allocgym.benchmarks.core import fleet
+
+    for name, result in fleet.deploy(folder, runs, address, units).items():
+        console.print(f"{name}: {result['periods']} periods", highlight=False)
+        _say_result(result)
 
 
 @app.command()
-def resume(folder: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
-    """Go on with a run that was killed."""
+def resume(
+    folder: Annotated[Path, typer.Argument(help="Run folder.")],
+    address: Annotated[str | None, typer.Option(help="Of a running Ray cluster (fleets).")] = None,
+) -> None:
+    """Go on with a run, or a fleet of runs, that was killed."""
+    if (folder / "fleet.json").exists():
+        described = json.loads((folder / "fleet.json").read_text())
+        _fleet(folder, described["runs"], address, described["units"])
+        return
     if not (folder / "run.json").exists():
         raise AllocgymError(f"{folder}: not a run folder (no run.json)")
     _deploy(folder, json.loads((folder / "run.json").read_text())["arguments"])
 
 
-def _check_agent(arguments: dict[str, Any]) -> None:
-    desk = front(arguments["problem"])
-    problem: Any = registry.make_problem(arguments["problem"])
-    for name in (arguments["agent"], arguments["fallback"], arguments["shadow"]):
-        if name is not None:
-            desk.make_agent(name, problem)
+def _deploy(folder: Path, arguments: dict[str, Any]) -> None:
+    from allocgym.benchmarks.core import deploying
+
+    _say_result(deploying.run(folder, arguments, lambda line: console.print(line, highlight=False)))
 
 
-def _deploy(folder: Path, a: dict[str, Any]) -> None:
-    from allocgym.agents.core.deployment import Deployment
-    from allocgym.agents.core.guards import Guards
-    from allocgym.agents.core.report import deployment_report
-
-    desk = front(a["problem"])
-    problem: Any = registry.make_problem(a["problem"])
-    made = registry.make_backend(problem, a["backend"], scenario=a["scenario"], **a["overrides"])
-    guards = Guards(
-        fallback=desk.make_agent(a["fallback"], problem), max_change=a["max_change"],
-        max_seconds=a["max_seconds"], max_cost=a["max_cost"],
-    )  # fmt: skip
-    incumbent = desk.make_agent(a["shadow"], problem) if a["shadow"] else None
-    names = made.spec.claimants
-
-    def progress(period: int, horizon: int, keyed: Any, outcome: Any) -> None:
-        text = desk.status(made.spec, keyed, outcome)
-        console.print(f"period {period}/{horizon}  {text}", highlight=False)
-        for note in keyed.interventions:
-            console.print(f"  guard: {note}")
-
-    live = Deployment(
-        made, desk.make_agent(a["agent"], problem), folder, a["seed"], guards, incumbent, progress
-    )
-    controller = live.run()
-    if live.stopped:
-        console.print(f"stopped: {live.stopped}")
-    report = deployment_report(controller, folder, names, made.ledger.to_json())
-    memory = controller.agent.memory
-    console.print(f"objective {float(memory.objective[0]):.4f}; report: {report}")
-    controller.journal.close()
-    made.close()
+def _say_result(result: dict[str, Any]) -> None:
+    if result["stopped"]:
+        console.print(f"stopped: {result['stopped']}")
+    console.print(f"objective {result['objective']:.4f}; report: {result['report']}")
 
 
 @app.command()

@@ -56,6 +56,8 @@ class Deployment:
         guards: limits on the agent.
         incumbent: acts instead of the agent, which only proposes (shadow mode).
         progress: called after every period with (period, horizon, keyed decision, outcome).
+        permit: asked (key, units) before a decision is carried out, for runs that share a budget; it
+            must answer a key it has answered before the same way. False stops the run.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Deployment:
         guards: Guards | None = None,
         incumbent: Agent | None = None,
         progress: Callable[[int, int, Any, Any], None] | None = None,
+        permit: Callable[[str, int], bool] | None = None,
     ) -> None:
         if backend.spec.batch_size != 1:
             raise AllocgymError(
@@ -84,6 +87,7 @@ class Deployment:
         self.seed = seed
         self.guards = guards or Guards()
         self.progress = progress
+        self.permit = permit
         self.restartable = "restart" in backend.spec.capabilities
         self.controller = Controller(agent, backend.spec, self.folder, seed, self.guards, incumbent)
         self.stopped: str | None = None
@@ -100,6 +104,10 @@ class Deployment:
             if self.stopped:
                 break
             keyed = controller.ask()
+            units = int(backend.problem.cost(keyed.decision)[0])
+            if self.permit is not None and not self.permit(keyed.key, units):
+                self.stopped = "the shared budget is spent"
+                break
             outcome = backend.spend(keyed.decision)
             self._checkpoint(keyed.period + 1)
             controller.tell(outcome)

@@ -34,7 +34,9 @@ class MixingFront(Front):
     package: ClassVar[str] = "data_mixing"
     env_ids: ClassVar[tuple[str, ...]] = ("allocgym/DataMixing-v0",)
     scenario: ClassVar[str] = "continual-pretraining"
-    trainers = {"gradient": 300, "ppo": 20, "cma": 40}  # noqa: RUF012
+    trainers: ClassVar[dict[str, int]] = {
+        "gradient": 300, "ppo": 20, "cma": 40, "rllib-ppo": 80, "rllib-appo": 80,
+    }  # fmt: skip
     suites = SUITES
 
     def scenarios(self) -> list[str]:

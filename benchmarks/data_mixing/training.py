@@ -16,7 +16,7 @@ from allocgym.envs.core.errors import unknown
 from allocgym.envs.core.registry import make_backend, make_problem
 from allocgym.envs.data_mixing.problem import ROW_FEATURES
 
-TRAINERS = ("gradient", "ppo", "cma")
+TRAINERS = ("gradient", "ppo", "cma", "rllib-ppo", "rllib-appo")
 
 
 def train_agent(
@@ -34,8 +34,9 @@ def train_agent(
     Args:
         out: the agent file.
         scenario: distribution of instances to train on.
-        trainer: ``"gradient"`` (through the simulator), ``"ppo"`` (iterations of 20,480 steps) or
-            ``"cma"`` (the parametric heuristic).
+        trainer: ``"gradient"`` (through the simulator), ``"ppo"`` (iterations of 20,480 steps),
+            ``"cma"`` (the parametric heuristic), ``"rllib-ppo"`` or ``"rllib-appo"`` (RLlib; iterations
+            of 5,120 steps).
         iterations: of the trainer.
         seed: of everything random.
         batch: environments at once.
@@ -54,7 +55,7 @@ def train_agent(
         task = bar.add_task(f"training ({trainer})", total=iterations)
 
         def progress(done: int, value: float) -> None:
-            completed = done if trainer != "ppo" else done // (2 * size * backend.spec.horizon)
+            completed = done // (2 * size * backend.spec.horizon) if "ppo" in trainer else done
             bar.update(task, completed=completed, description=f"training, gain {value:.4f}")
 
         note = {"scenario": scenario, "overrides": overrides or {}}
@@ -65,13 +66,23 @@ def train_agent(
             settings = {"weights": mixer.weights.tolist()}
             agent_file.save(out, problem, "index", settings, None, {**information, **note})
             return information
-        if trainer == "ppo":
+        # A first policy that mixes in proportion to the objective's weights.
+        skip = {
+            ROW_FEATURES.index("log prior x K"): -1 / problem.kappa,
+            ROW_FEATURES.index("log weight x K"): 1 / problem.kappa,
+        }
+        if trainer.startswith("rllib"):
+            from allocgym.agents.core.rllib import train_rllib
+
+            arguments = {"scenario": scenario, "n_max": n_max, **(overrides or {})}
+            steps = iterations * 2 * batch * backend.spec.horizon
+            policy, information = train_rllib(
+                "allocgym:allocgym/DataMixing-v0", arguments, steps, trainer.partition("-")[2],
+                batch, seed=seed, skip=skip, progress=progress,
+            )  # fmt: skip
+        elif trainer == "ppo":
             from allocgym.agents.core.sb3 import train_ppo
 
-            skip = {
-                ROW_FEATURES.index("log prior x K"): -1 / problem.kappa,
-                ROW_FEATURES.index("log weight x K"): 1 / problem.kappa,
-            }
             env = AllocationVectorEnv(problem, backend)
             steps = iterations * 2 * size * backend.spec.horizon
             policy, information = train_ppo(env, steps, seed, skip, progress=progress)
