@@ -12,8 +12,10 @@ endif
 export OMP_NUM_THREADS ?= 1
 
 SEEDS := $(if $(DEMO_FULL),10,3)
+# Where the demo's runs go: local processes, or `ray`: a cluster of four nodes on this machine.
+ENGINE ?= local
 
-.PHONY: install demo test lint types clean
+.PHONY: install install-ray demo test test-ray lint types clean
 
 install: $(STAMP)
 
@@ -24,11 +26,18 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[learn,real,plots,dev]'
 	touch $(STAMP)
 
-demo: install
-	$(BIN)/allocgym demo --out runs/demo --seeds $(SEEDS)
+install-ray: install
+	$(BIN)/python -c "import ray" 2>/dev/null || $(BIN)/pip install --quiet -c constraints.txt -e '.[ray]'
+
+demo: install $(if $(filter ray,$(ENGINE)),install-ray)
+	$(BIN)/allocgym demo --out runs/demo --seeds $(SEEDS) --engine $(ENGINE)
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not ray"
+
+# Training, cells and live runs on a local cluster that loses nodes.
+test-ray: install-ray
+	timeout 1200 $(BIN)/python -m pytest -m ray
 
 lint: install
 	$(BIN)/ruff check .

@@ -247,8 +247,20 @@ def data() -> None:
 def demo(
     out: Annotated[Path, typer.Option(help="Folder of the demo.")] = Path("runs/demo"),
     seeds: Annotated[int, typer.Option(min=1, help="Paired seeds.")] = 3,
+    engine: Annotated[
+        str, typer.Option(help="local, or ray: a cluster of four nodes here.")
+    ] = "local",
+    address: Annotated[str | None, typer.Option(help="Of a running Ray cluster.")] = None,
 ) -> None:
     """Train an agent in the simulator, deploy it on real training runs, compare, report."""
+    from contextlib import nullcontext
+
+    from allocgym.benchmarks.core import engines
     from allocgym.benchmarks.data_mixing.demo import demo as run
 
-    run(out, seeds)
+    own = engine == "ray" and address is None
+    with (
+        engines.local_cluster() if own else nullcontext(address) as place,
+        engines.using(engine, place),
+    ):
+        run(out, seeds)

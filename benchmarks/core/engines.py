@@ -117,6 +117,31 @@ def connect(address: str | None = None) -> Any:
     return ray
 
 
+@contextlib.contextmanager
+def local_cluster(nodes: int = 3, cpus: int = 1) -> Iterator[str]:
+    """Start a Ray cluster of a head and several nodes on this machine; give its address.
+
+    Args:
+        nodes: besides the head.
+        cpus: processors each node says it has.
+    """
+    connectable = ("ray", "ray.cluster_utils")
+    try:
+        ray, utilities = (importlib.import_module(name) for name in connectable)
+    except ImportError as error:
+        raise missing_extra("ray", "ray") from error
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    head = {"num_cpus": 0, "include_dashboard": False}
+    cluster = utilities.Cluster(initialize_head=True, head_node_args=head)
+    try:
+        for _ in range(nodes):
+            cluster.add_node(num_cpus=cpus)
+        yield cluster.address
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
 _current: contextvars.ContextVar[Engine] = contextvars.ContextVar("engine")
 
 
