@@ -1,0 +1,1 @@
+"""Memory: the rules of the mapping game and of activation plans."""

@@ -1,0 +1,231 @@
+"""What is decided in memory mapping: drop, stay or copy for each use; or which tensor comes next."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import numpy as np
+from gymnasium import spaces
+
+from allocgym.envs.core.contracts import Decision, Outcome, Problem, Record, nested
+from allocgym.envs.core.errors import AllocgymError, unknown
+from allocgym.envs.memory_mapping import board as boards
+from allocgym.envs.memory_mapping.board import Board, MappingInstance
+from allocgym.envs.memory_mapping.program import PAGES
+
+WINDOW = 16
+"""Ops that the profile of fast memory shows, from the event before the current use on."""
+FEATURES = (
+    "pages", "distance", "benefit", "parameter", "first", "in fast memory", "hidden share",
+    "uses to come", "legal stay", "legal copy", "gain stay", "gain copy",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(eq=False)
+class Choice(Decision):
+    """One decision per row.
+
+    Attributes:
+        pick: ``(batch,)`` int64: 0 drop, 1 stay, 2 copy; in the order game a tensor's index.
+    """
+
+    pick: np.ndarray
+
+
+@dataclasses.dataclass(eq=False)
+class MappingOutcome(Outcome):
+    """The board after the last choice.
+
+    Attributes:
+        instance: programs and devices.
+        board: state of the games.
+        step: ``(batch,)`` choices made.
+    """
+
+    instance: MappingInstance = nested(MappingInstance)
+    board: Board = nested(Board)
+    step: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
+
+
+@dataclasses.dataclass(eq=False)
+class MappingMemory(Record):
+    """What an agent remembers: everything is on the board.
+
+    Attributes:
+        instance, board, step: as in the outcome.
+        objective: ``(batch,)`` fraction of the all-slow time saved so far (higher is better).
+        legal, gain: ``(batch, 3)`` of the current segment (segment game).
+        done: ``(batch,)``.
+    """
+
+    instance: MappingInstance = nested(MappingInstance)
+    board: Board = nested(Board)
+    step: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
+    objective: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
+    legal: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 3), bool))
+    gain: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 3)))
+    done: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, bool))
+
+
+class MemoryMapping(Problem[MappingOutcome, MappingMemory, Choice]):
+    """See `MemoryMappingEnv`.
+
+    Args:
+        order: choose the next tensor instead of deciding segments in program order.
+        n_max: rows: segments looked ahead (default 8), or tensors in the order game (default 256).
+        illegal: ``"refuse"`` (an error) or ``"drop"`` (an illegal action is a drop; in the order
+            game the first tensor left).
+    """
+
+    id: ClassVar[str] = "memory-mapping"
+    outcome_type = MappingOutcome
+    decision_type = Choice
+    features = FEATURES
+
+    def __init__(
+        self, order: bool = False, n_max: int | None = None, illegal: str = "refuse"
+    ) -> None:
+        if illegal not in ("refuse", "drop"):
+            raise unknown("illegal", illegal, ("refuse", "drop"))
+        self.order, self.illegal = order, illegal
+        self.n_max = n_max if n_max is not None else (256 if order else 8)
+        if not 1 <= self.n_max <= 4096:
+            raise AllocgymError(f"n_max: 1 to 4096 expected, given {self.n_max}")
+        self.choices = self.n_max if order else 3
+        self.action_space = spaces.Discrete(self.choices)
+        self.observation_space = spaces.Dict({
+            "claimants": spaces.Box(-10, 10, (self.n_max, len(FEATURES)), np.float32),
+            "context": spaces.Box(-10, 10, (4 + 2 * WINDOW,), np.float32),
+            "present": spaces.MultiBinary(self.n_max),
+            "action_mask": spaces.MultiBinary(self.choices),
+        })  # fmt: skip
+
+    def begin(self, outcome: MappingOutcome) -> MappingMemory:
+        """See `Problem.begin`."""
+        inst, board = outcome.instance, outcome.board
+        batch = len(outcome.step)
+        if self.order:
+            legal, gain = np.zeros((batch, 3), bool), np.zeros((batch, 3))
+        else:
+            o = boards.options(inst, board, np.minimum(outcome.step, inst.count - 1))
+            legal, gain = o.legal, o.gain
+        saved = 1 - board.seconds / inst.all_slow
+        return MappingMemory(inst, board, outcome.step, saved, legal, gain, outcome.done)
+
+    def update(self, memory: MappingMemory, outcome: MappingOutcome) -> MappingMemory:
+        """See `Problem.update`."""
+        return self.begin(outcome)
+
+    def masks(self, memory: MappingMemory) -> np.ndarray:
+        """``(batch, choices)`` bool, the legal actions; one where the episode is over."""
+        if not self.order:
+            return memory.legal
+        inst, board = memory.instance, memory.board
+        left = np.zeros((len(memory.step), self.n_max), bool)
+        n = min(self.n_max, inst.head.shape[1])
+        head = inst.head[:, :n]
+        acted = np.take_along_axis(board.acted, np.maximum(head, 0), 1)
+        left[:, :n] = (head >= 0) & (acted < 0)
+        left[memory.done, 0] = True
+        return left
+
+    def _segments(self, memory: MappingMemory) -> tuple[np.ndarray, np.ndarray]:
+        inst = memory.instance
+        if self.order:
+            n = min(self.n_max, inst.head.shape[1])
+            ids = np.full((len(memory.step), self.n_max), -1)
+            ids[:, :n] = inst.head[:, :n]
+            live = self.masks(memory) & (ids >= 0)
+            return np.maximum(ids, 0), live
+        ids = memory.step[:, None] + np.arange(self.n_max)[None]
+        live = ids < inst.count[:, None]
+        return np.minimum(ids, np.maximum(inst.count[:, None] - 1, 0)), live
+
+    def encode(self, memory: MappingMemory) -> dict[str, np.ndarray]:
+        """See `Problem.encode`."""
+        inst, board = memory.instance, memory.board
+        ids, live = self._segments(memory)
+        batch, t = inst.comp.shape
+        take = np.take_along_axis
+        x, use, since = take(inst.tensor, ids, 1), take(inst.use, ids, 1), take(inst.since, ids, 1)
+        size, pages = take(inst.size, x, 1), take(inst.pages, x, 1)
+        rate, quick = inst.slow_rate[:, None], inst.fast_rate[:, None]
+        bus = board.slow + board.copied
+        comp = take(inst.comp, use, 1)
+        now = np.maximum(comp, take(bus, use, 1) / rate + take(board.fast, use, 1) / quick)
+        then = np.maximum(
+            comp, (take(bus, use, 1) - size) / rate + (take(board.fast, use, 1) + size) / quick
+        )
+        idle = np.maximum((inst.comp - board.fast / quick) * rate - bus, 0)
+        behind = np.concatenate([np.zeros((batch, 1)), idle.cumsum(1)], 1)
+        room = take(behind, use, 1) - take(behind, since + 1, 1)
+        scale = inst.all_slow[:, None] / 100
+        mean = scale / inst.count[:, None] * 100
+        rows = np.zeros((batch, self.n_max, len(FEATURES)), np.float32)
+        rows[..., 0] = np.minimum(pages / PAGES * 4, 10)
+        rows[..., 1] = np.log1p(use - since)
+        rows[..., 2] = np.clip((now - then) / mean, -10, 10)
+        rows[..., 3] = since < 0
+        rows[..., 4] = take(inst.first, ids, 1)
+        rows[..., 5] = (take(board.offset, x, 1) >= 0) & (take(board.end, x, 1) == since)
+        rows[..., 6] = np.minimum(room / np.maximum(size, 1), 2)
+        rows[..., 7] = take(inst.following, ids, 1) >= 0
+        if not self.order:
+            rows[:, 0, 8:10] = memory.legal[:, 1:]
+            rows[:, 0, 10:12] = np.clip(memory.gain[:, 1:] / mean, -10, 10)
+        rows[~live] = 0
+        context = np.zeros((batch, 4 + 2 * WINDOW), np.float32)
+        total = inst.tensors if self.order else inst.count
+        context[:, 0] = memory.step / total
+        context[:, 1] = memory.objective
+        context[:, 2] = np.log1p(total) / 4
+        begin = np.zeros(batch, np.int64) if self.order else np.maximum(since[:, 0], 0)
+        context[:, 3] = begin / t
+        spots = np.minimum(begin[:, None] + np.arange(WINDOW)[None], t - 1)
+        context[:, 4 : 4 + WINDOW] = 1 - np.bitwise_count(take(board.taken, spots, 1)) / PAGES
+        context[:, 4 + WINDOW :] = np.minimum(take(idle, spots, 1) / rate / (mean + 1e-30), 10)
+        return {
+            "claimants": rows, "context": context, "present": live.astype(np.int8),
+            "action_mask": self.masks(memory).astype(np.int8),
+        }  # fmt: skip
+
+    def decode(self, action: np.ndarray, memory: MappingMemory) -> Choice:
+        """See `Problem.decode`; an illegal action is refused, or a drop (``illegal="drop"``)."""
+        pick = self.check_action(action, len(memory.step)).astype(np.int64)
+        if ((pick < 0) | (pick >= self.choices)).any():
+            raise AllocgymError(f"action: 0 to {self.choices - 1} expected, given {pick}")
+        choice = Choice(pick)
+        if self.illegal == "drop":
+            masks = self.masks(memory)
+            legal = masks[np.arange(len(pick)), pick]
+            return choice if legal.all() else Choice(np.where(legal, pick, masks.argmax(1)))
+        self.check(choice, memory)
+        return choice
+
+    def action_of(self, decision: Choice, memory: MappingMemory) -> np.ndarray:
+        """See `Problem.action_of`."""
+        return decision.pick
+
+    def cost(self, decision: Choice) -> np.ndarray:
+        """One decision; bytes are a capacity that the rules keep, not a budget."""
+        return np.ones(len(decision.pick), np.int64)
+
+    def reward(self, before: MappingMemory, after: MappingMemory) -> dict[str, np.ndarray]:
+        """The fraction of the all-slow time saved by this choice; the return is the final fraction."""
+        return {"saved": after.objective - before.objective}
+
+    def check(self, decision: Choice, memory: MappingMemory) -> None:
+        """See `Problem.check`."""
+        pick = decision.pick
+        legal = self.masks(memory)[np.arange(len(pick)), pick] | memory.done
+        if not legal.all():
+            row = int(np.argmin(legal))
+            raise AllocgymError(
+                f"action: {int(pick[row])} is not legal in environment {row} "
+                f"(ask action_masks(), or make the environment with illegal='drop')"
+            )
+
+    def describe(self, memory: MappingMemory) -> dict[str, Any]:
+        """Numbers for a status line."""
+        return {"step": int(memory.step[0]), "saved": float(memory.objective[0])}
