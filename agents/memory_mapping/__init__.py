@@ -1,0 +1,1 @@
+"""Memory agents: greedy rules, searches, a solver with a bound, learned priorities."""

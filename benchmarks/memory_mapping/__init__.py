@@ -1,0 +1,1 @@
+"""Memory benchmarks: mapping, activation plans, real runs, packing, strategies, speed."""

@@ -1,0 +1,1 @@
+"""Memory plans executed for real by PyTorch."""

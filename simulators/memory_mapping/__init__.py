@@ -1,0 +1,1 @@
+"""Memory simulators: bundled programs, a SimPy machine and its batched twin."""

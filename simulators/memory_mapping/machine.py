@@ -1,0 +1,81 @@
+"""The machine event by event: a compute stream and one memory bus that serves operands and copies."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+import simpy
+
+from allocgym.envs.memory_mapping.board import Board, MappingInstance
+from allocgym.envs.memory_mapping.plan import Plan
+from allocgym.envs.memory_mapping.program import Device, Program
+
+
+def run(
+    comp: np.ndarray, slow: np.ndarray, fast: np.ndarray, copied: np.ndarray,
+    slow_rate: float, fast_rate: float,
+) -> float:  # fmt: skip
+    """Play a program in SimPy.
+
+    Each op is issued when the one before has finished. Its arithmetic runs on the compute stream; its
+    operands and the copy engine's chunk of that op queue for the memory bus, one after the other.
+    The op ends when both are through.
+
+    Args:
+        comp: ``(ops,)`` seconds of arithmetic.
+        slow, fast: ``(ops,)`` operand bytes by memory.
+        copied: ``(ops,)`` bytes the copy engine moves during each op.
+        slow_rate, fast_rate: bytes a second.
+
+    Returns:
+        Seconds until the last op has ended.
+    """
+    env = simpy.Environment()
+    stream, bus = simpy.Resource(env), simpy.Resource(env)
+
+    def hold(resource: simpy.Resource, seconds: float) -> Generator[Any, Any, None]:
+        with resource.request() as turn:
+            yield turn
+            yield env.timeout(seconds)
+
+    def program() -> Generator[Any, Any, None]:
+        for c, s, f, moved in zip(comp, slow, fast, copied, strict=True):
+            work = [env.process(hold(stream, c))] if c else []
+            for size, rate in ((s, slow_rate), (moved, slow_rate), (f, fast_rate)):
+                if size:
+                    work.append(env.process(hold(bus, size / rate)))
+            if work:
+                yield env.all_of(work)
+
+    env.run(until=env.process(program()))
+    return float(env.now)
+
+
+def run_board(inst: MappingInstance, board: Board, row: int) -> float:
+    """Play a row of a batch as it is mapped now."""
+    return run(
+        inst.comp[row].tolist(), board.slow[row].tolist(), board.fast[row].tolist(),
+        board.copied[row].tolist(), float(inst.slow_rate[row]), float(inst.fast_rate[row]),
+    )  # fmt: skip
+
+
+def run_plan(program: Program, device: Device, plan: Plan) -> float:
+    """Play a program under a plan."""
+    slow, fast = program.traffic.copy(), np.zeros(len(program.ops), np.int64)
+    copied = np.zeros_like(fast)
+    for r in plan.residences:
+        x = program.tensors[r.tensor]
+        for t in list(r.uses) if r.traffic is not None else [x.born, *r.uses]:
+            slow[t] -= x.size
+            fast[t] += x.size
+        for t, size in (r.traffic or {}).items():
+            copied[t] += size
+    for parts in plan.evictions.values():
+        for t, size in parts.items():
+            copied[t] += size
+    return run(
+        program.compute(device).tolist(), slow.tolist(), fast.tolist(), copied.tolist(),
+        device.slow, device.fast,
+    )  # fmt: skip
