@@ -60,3 +60,13 @@ def register_all() -> None:
     members = "allocgym.simulators.population.backend"
     register_backend("population", "simpy", f"{members}:simpy_backend")
     register_backend("population", "twin", f"{members}:twin_backend")
+    gym.register(
+        id="allocgym/MemoryMapping-v0",
+        entry_point="allocgym.envs.memory_mapping.env:MemoryMappingEnv",
+        vector_entry_point="allocgym.envs.memory_mapping.env:MemoryMappingVectorEnv",
+        disable_env_checker=True,
+    )
+    register_problem("memory-mapping", "allocgym.envs.memory_mapping.problem:MemoryMapping")
+    mapping = "allocgym.simulators.memory_mapping.backend"
+    register_backend("memory-mapping", "simpy", f"{mapping}:simpy_backend")
+    register_backend("memory-mapping", "twin", f"{mapping}:twin_backend")
