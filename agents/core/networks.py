@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ class SetPolicy(nn.Module):
         hidden: width.
         recurrent: keep a state per claimant between decisions.
         skip: weights of a linear path from row features to the action, a good first policy.
+        choices: sizes of the discrete choices each claimant makes; None for one number in (-1, 1).
     """
 
     def __init__(
@@ -33,18 +35,23 @@ class SetPolicy(nn.Module):
         hidden: int = 48,
         recurrent: bool = True,
         skip: dict[int, float] | None = None,
+        choices: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.settings = {
             "rows": rows, "context": context, "hidden": hidden, "recurrent": recurrent,
         }  # fmt: skip
+        self.choices = None if choices is None else [int(c) for c in choices]
+        if self.choices is not None:
+            self.settings["choices"] = self.choices
         self.hidden = hidden
         self.recurrent = recurrent
         self.encode = nn.Sequential(nn.Linear(rows + context, hidden), nn.Tanh())
         self.mix = nn.Sequential(nn.Linear(3 * hidden, hidden), nn.Tanh())
         self.memory = nn.GRUCell(hidden, hidden) if recurrent else None
-        self.head = nn.Linear(hidden, 1)
-        self.skip = nn.Linear(rows, 1, bias=False)
+        outputs = 1 if self.choices is None else sum(self.choices)
+        self.head = nn.Linear(hidden, outputs)
+        self.skip = nn.Linear(rows, outputs, bias=False)
         self.value = nn.Sequential(nn.Linear(2 * hidden, hidden), nn.Tanh(), nn.Linear(hidden, 1))
         with torch.no_grad():
             self.head.weight.mul_(0.1)
@@ -62,7 +69,8 @@ class SetPolicy(nn.Module):
             state: ``(batch, n, hidden)`` from the previous decision, None at the first.
 
         Returns:
-            Actions ``(batch, n)`` in (-1, 1), 0 for padding; values ``(batch,)``; the next state.
+            Actions ``(batch, n)`` in (-1, 1), 0 for padding (logits ``(batch, n, sum of choices)``
+            where choices are made); values ``(batch,)``; the next state.
         """
         x = observation["claimants"]
         mask = observation["present"].to(x.dtype)[..., None]
@@ -75,8 +83,11 @@ class SetPolicy(nn.Module):
             flat = self.memory(h.reshape(-1, self.hidden), previous.reshape(-1, self.hidden))
             state = flat.view_as(h) * mask
             h = h + state
-        action = torch.tanh(self.head(h) + self.skip(x)) * mask
-        return action[..., 0], self.value(self._pool(h, mask))[:, 0], state
+        raw = self.head(h) + self.skip(x)
+        value = self.value(self._pool(h, mask))[:, 0]
+        if self.choices is not None:
+            return raw, value, state
+        return (torch.tanh(raw) * mask)[..., 0], value, state
 
     @staticmethod
     def _pool(h: Tensor, mask: Tensor) -> Tensor:
@@ -102,4 +113,13 @@ class SetPolicy(nn.Module):
                 f"given {tensors['claimants'].shape[-1]}"
             )
         action, _, state = self(tensors, state)
+        if self.choices is not None:
+            each = action.split(self.choices, -1)
+            picked = [
+                one.argmax(-1)
+                if deterministic
+                else torch.distributions.Categorical(logits=one).sample()
+                for one in each
+            ]
+            return torch.stack(picked, -1).flatten(1).numpy(), state
         return action.numpy(), state

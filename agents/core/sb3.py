@@ -161,6 +161,61 @@ class SetActorCritic(ActorCriticPolicy):
         return actions
 
 
+class SetChooser(SetActorCritic):
+    """The set-equivariant policy for ``MultiDiscrete`` actions that repeat the same choices a claimant.
+
+    Args:
+        choices: sizes of one claimant's choices.
+        first: logits of every choice before training; zeros by default.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        choices: Sequence[int],
+        first: Sequence[float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self._choices, self._first = list(choices), first
+        super().__init__(*args, **kwargs)
+
+    def _build(self, lr_schedule: Any) -> None:
+        space: Any = self.observation_space
+        rows, context = space["claimants"].shape[-1], space["context"].shape[-1]
+        self.set_policy = SetPolicy(
+            rows, context, self._hidden, recurrent=False, choices=self._choices
+        )
+        if self._first is not None:
+            self.set_policy.head.bias.data.copy_(torch.tensor(self._first))
+        optimizer: Any = self.optimizer_class
+        self.optimizer = optimizer(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+
+    def _choose(self, obs: Any) -> tuple[list[Any], torch.Tensor, torch.Tensor]:
+        tensors = {k: v.float() for k, v in obs.items()}
+        logits, value, _ = self.set_policy(tensors)
+        each = [torch.distributions.Categorical(logits=x) for x in logits.split(self._choices, -1)]
+        return each, value, tensors["present"]
+
+    def forward(self, obs: Any, deterministic: bool = False) -> Any:
+        """Return actions, values and log-probabilities."""
+        each, value, present = self._choose(obs)
+        picked = [d.logits.argmax(-1) if deterministic else d.sample() for d in each]
+        log_prob = sum((d.log_prob(a) * present).sum(1) for d, a in zip(each, picked, strict=True))
+        return torch.stack(picked, -1).flatten(1), value[:, None], log_prob
+
+    def evaluate_actions(self, obs: Any, actions: torch.Tensor) -> Any:
+        """Return values, log-probabilities and entropy of given actions."""
+        each, value, present = self._choose(obs)
+        picked = actions.long().view(len(actions), -1, len(self._choices)).unbind(-1)
+        log_prob = sum((d.log_prob(a) * present).sum(1) for d, a in zip(each, picked, strict=True))
+        entropy = sum((d.entropy() * present).sum(1) for d in each)
+        return value[:, None], log_prob, entropy
+
+    def predict_values(self, obs: Any) -> torch.Tensor:
+        """Return values alone."""
+        return self._choose(obs)[1][:, None]
+
+
 class _Report(BaseCallback):
     def __init__(self, progress: Callable[[int, float], None]) -> None:
         super().__init__()
@@ -186,6 +241,9 @@ def train_ppo(
     gamma: float = 1.0,
     n_steps: int | None = None,
     rate: float = 1e-3,
+    choices: Sequence[int] | None = None,
+    first: Sequence[float] | None = None,
+    entropy: float = 0.0,
 ) -> tuple[SetPolicy, dict[str, Any]]:
     """Train the set policy by PPO.
 
@@ -199,6 +257,9 @@ def train_ppo(
         gamma: discount; 1 for objectives that are only known at the end.
         n_steps: of each environment between updates (default: two episodes).
         rate: first learning rate; it falls to a hundredth.
+        choices: sizes of one claimant's discrete choices, for ``MultiDiscrete`` actions.
+        first: see `SetChooser`.
+        entropy: weight of the entropy bonus.
 
     Returns:
         The policy, and what should be recorded of the training.
@@ -206,11 +267,15 @@ def train_ppo(
     begun = time.perf_counter()
     horizon = env.backend.spec.horizon
     length = n_steps or 2 * horizon
+    kind: Any = SetActorCritic if choices is None else SetChooser
+    shape: dict[str, Any] = {"skip": skip, "hidden": hidden}
+    if choices is not None:
+        shape = {"hidden": hidden, "choices": choices, "first": first}
     model = PPO(
-        SetActorCritic, SB3VecEnv(env), n_steps=length,
+        kind, SB3VecEnv(env), n_steps=length, ent_coef=entropy,
         batch_size=min(4096, length * env.num_envs), n_epochs=4,
         learning_rate=lambda left: rate * left + rate / 100, gamma=gamma, gae_lambda=0.95,
-        policy_kwargs={"skip": skip, "hidden": hidden}, seed=seed, device="cpu",
+        policy_kwargs=shape, seed=seed, device="cpu",
     )  # fmt: skip
     model.learn(steps, callback=_Report(progress) if progress else None)
     policy = model.policy.set_policy

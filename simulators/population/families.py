@@ -88,8 +88,9 @@ class NoisyQuadratic(Family):
         curvature = (2 / edge) * index**-decay
         spread = draw.one("start", -0.5, 0.5)
         noise = np.exp(draw.one("gradient-noise", np.log(0.05), np.log(2.0)))
+        floor = np.exp(draw.one("floor", np.log(2e-4), np.log(2e-3)))
         return {
-            "curvature": curvature, "edge": edge, "floor": draw.one("floor", 0.005, 0.05),
+            "curvature": curvature, "edge": edge, "floor": floor,
             "start": index**spread / self.modes, "noise": noise * curvature * edge / 2,
         }  # fmt: skip
 
