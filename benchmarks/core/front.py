@@ -99,3 +99,4 @@ class Front(ABC):
 register_front("data-mixing", "allocgym.benchmarks.data_mixing.front:FRONT")
 register_front("rollout-budget", "allocgym.benchmarks.rollout_budget.front:FRONT")
 register_front("prb-slicing", "allocgym.benchmarks.prb_slicing.front:FRONT")
+register_front("population", "allocgym.benchmarks.population.front:FRONT")

@@ -1,0 +1,80 @@
+"""Populations on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from allocgym.agents.core.agent import Agent
+from allocgym.agents.population import catalogue
+from allocgym.benchmarks.core.front import Front
+from allocgym.benchmarks.core.main import Suite
+from allocgym.simulators.population.scenarios import SCENARIOS
+
+_HOME = "allocgym.benchmarks.population"
+SUITES = {
+    "toys": Suite(f"{_HOME}.toys:suite", "PBT's toy and the deceptive one (10 s)"),
+    "laws": Suite(
+        f"{_HOME}.laws:suite", "Multi-Power Law on public curves, stability edge (2 min)"
+    ),
+    "simulator": Suite(
+        f"{_HOME}.simulator:suite", "every scheduler on every scenario (about 6 min)", 100, 30
+    ),
+    "speed": Suite(f"{_HOME}.speed:suite", "steps per second, one core (1 min)"),
+}
+
+
+class PopulationFront(Front):
+    """See `Front`."""
+
+    problem: ClassVar[str] = "population"
+    package: ClassVar[str] = "population"
+    env_ids: ClassVar[tuple[str, ...]] = ("allocgym/Population-v0",)
+    scenario: ClassVar[str] = "unknown-edge"
+    fallback: ClassVar[str] = "random-search"
+    trainers: ClassVar[dict[str, int]] = {"cma": 40, "ppo": 200}
+    suites = SUITES
+
+    def scenarios(self) -> list[str]:
+        """See `Front.scenarios`."""
+        return list(SCENARIOS)
+
+    def agents(self) -> list[str]:
+        """See `Front.agents`."""
+        return catalogue.names()
+
+    def make_agent(self, name: str, problem: Any) -> Agent:
+        """See `Front.make_agent`."""
+        return catalogue.make(name, problem)
+
+    def train(
+        self, out: Path, scenario: str, trainer: str, iterations: int, seed: int,
+        overrides: dict[str, Any],
+    ) -> dict[str, Any]:  # fmt: skip
+        """See `Front.train`."""
+        from allocgym.benchmarks.population.training import train_agent
+
+        return train_agent(out, scenario, trainer, iterations, seed, overrides=overrides)
+
+    def evaluate(
+        self, scenario: str, agents: list[str], seeds: int, overrides: dict[str, Any]
+    ) -> None:
+        """See `Front.evaluate`."""
+        from allocgym.benchmarks.population.simulator import compare_agents, show_comparison
+
+        chosen = list(dict.fromkeys(["random-search", *agents, "tuned-wsd", "oracle"]))
+        show_comparison(scenario, compare_agents(scenario, chosen, seeds, overrides))
+
+    def status(self, spec: Any, keyed: Any, outcome: Any) -> str:
+        """See `Front.status`."""
+        plan, here = keyed.decision, outcome.instance.present[0] & outcome.alive[0]
+        n = outcome.instance.present[0].sum()
+        copies = [f"{i}<-{d}" for i, d in enumerate(plan.donor[0][:n]) if i != d]
+        best = outcome.scores[0][here].min() if here.any() else float("nan")
+        return (
+            f"steps {plan.steps[0][:n].tolist()}  copies {' '.join(copies) or '-'}  "
+            f"best {best:.4f}  alive {int(here.sum())}/{n}"
+        )
+
+
+FRONT = PopulationFront()

@@ -1,0 +1,69 @@
+"""``--suite laws``: the Multi-Power Law on every public curve, and the edge of the noisy quadratic."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from allocgym.benchmarks.core.main import Options
+from allocgym.benchmarks.core.suite import Figure, finish, show
+from allocgym.simulators.core import public_data
+from allocgym.simulators.population import multipower
+from allocgym.simulators.population.families import FAMILIES
+from allocgym.simulators.population.scenarios import Draw
+
+
+def edge_error(count: int = 200) -> float:
+    """Largest distance between where the quadratic diverges and ``2 / h_max``, as a fraction of it."""
+    family: Any = FAMILIES["quadratic"]
+    parameters = family.draw(Draw(np.arange(count), 1), 1)
+    parameters["noise"] = parameters["noise"] * 0
+    low, high = 0.5 * parameters["edge"], 1.5 * parameters["edge"]
+    steps = np.full((1, count), 4_000_000)
+    for _ in range(40):
+        middle = (low + high) / 2
+        knobs = np.stack([middle[None], np.full((1, count), 64.0)])
+        state = family.train(parameters, family.begin(parameters, knobs, steps), knobs, steps)
+        start = parameters["start"][0]
+        grows = state["second"][0, 0] > start
+        low, high = np.where(grows, low, middle), np.where(grows, middle, high)
+    return float(np.max(np.abs((low + high) / 2 / parameters["edge"] - 1)))
+
+
+def suite(options: Options) -> int:
+    """Run the suite: fits are made anew on three schedules a size, then judged on all nine."""
+    begun = time.time()
+    figures: list[Figure] = []
+    results: dict[str, Any] = {}
+    if public_data.available(multipower.FOLDER):
+        for size in multipower.sizes():
+            law = multipower.fitted().get(size) if options.quick else None
+            error = multipower.errors(law or multipower.fit(size), size)
+            results[size] = error
+            worst = max(error, key=lambda k: error[k])
+            figures.append(
+                Figure(f"Multi-Power Law, {size}M: largest mean absolute error of {len(error)} curves",
+                       error[worst], "< 0.01 nats", error[worst] < 0.01, detail=worst)
+            )  # fmt: skip
+        show(
+            "mean absolute error, nats per token (fitted on " + ", ".join(multipower.FITTED_ON) + ")",
+            ["curve", *[f"{s}M" for s in results]],
+            [[name, *[r.get(name, "") for r in results.values()]] for name in results[size]],
+        )  # fmt: skip
+    else:
+        figures.append(
+            Figure("Multi-Power Law on public curves", None, "< 0.01 nats", None,
+                   detail=f"skipped: set {public_data.VARIABLE}")
+        )  # fmt: skip
+    error = edge_error()
+    figures.append(
+        Figure(
+            "noisy quadratic: diverges past eta h_max = 2, largest error",
+            error,
+            "< 1e-6",
+            error < 1e-6,
+        )
+    )
+    return finish("laws", figures, results, begun, options)
