@@ -166,7 +166,8 @@ class MultiPowerFamily(Family):
         fall[: self.ramp] = -peak / self.ramp
         level = peak * (np.arange(1, self.ramp + 1) / self.ramp)[:, None, None]
         now[: self.ramp] = level
-        summed = level * (multipower.WARMUP / self.ramp)
+        # Each stretch of the ramp at its mean rate.
+        summed = (level - peak / (2 * self.ramp)) * (multipower.WARMUP / self.ramp)
         since[: self.ramp] = np.cumsum(summed[::-1], 0)[::-1]
         return {
             "fall": fall, "now": now, "since": since, "total": summed.sum(0)[None],
