@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 
@@ -14,6 +15,7 @@ from allocgym.envs.memory_mapping.program import Device, Program
 FEATURES = (
     "log size", "log benefit per byte", "log benefit", "uses", "log distance", "parameter",
     "idle over size", "program position", "log gap", "share of capacity",
+    "log benefit per area",
 )  # fmt: skip
 
 
@@ -62,6 +64,7 @@ def features(program: Program, device: Device) -> np.ndarray:
             np.log1p(uses[-1] - start), x.born < 0, min(room / x.size, 4.0),
             uses[0] / len(program.ops), np.log1p(gaps.max(initial=0)),
             min(x.size / device.capacity, 1.0),
+                np.log(gain[i] / x.size * device.slow / (uses[-1] - start + 1) + 1e-4),
         ])  # fmt: skip
     table = np.array(rows, float)
     table[:, 0] -= np.log(device.capacity)
@@ -113,13 +116,23 @@ def by_weights(weights: np.ndarray) -> Callable[[Program, Device], np.ndarray]:
     return order
 
 
+@dataclasses.dataclass
+class Found:
+    """What a search returned: fraction saved, plan, its order, orders evaluated."""
+
+    saved: float
+    plan: Plan
+    order: np.ndarray
+    tried: int
+
+
 def climb(
     placer: Placer,
     starts: list[np.ndarray],
     seconds: float,
     seed: int = 0,
     evaluations: int = 10**9,
-) -> tuple[float, Plan, int]:
+) -> Found:
     """Hill-climb over orders: move one tensor elsewhere or swap two, keep what is not worse.
 
     Args:
@@ -128,33 +141,29 @@ def climb(
         seconds: CPU time, the starts included.
         seed: of the moves.
         evaluations: at most.
-
-    Returns:
-        Fraction saved, the plan, orders evaluated.
     """
     begun = time.process_time()
     rng = np.random.default_rng(seed)
-    best, plan, order, tried = -np.inf, Plan(), starts[0], 0
+    found = Found(-np.inf, Plan(), np.asarray(starts[0]), 0)
     for o in starts:
         got = placer.order(o)
-        tried += 1
-        if got > best:
-            best, plan, order = got, placer.plan, np.asarray(o)
+        found.tried += 1
+        if got > found.saved:
+            found.saved, found.plan, found.order = got, placer.plan, np.asarray(o)
         if time.process_time() - begun > seconds:
             break
-    n = len(order)
-    while n > 1 and tried < evaluations and time.process_time() - begun < seconds:
-        trial = order.tolist()
+    n = len(found.order)
+    while n > 1 and found.tried < evaluations and time.process_time() - begun < seconds:
+        trial = found.order.tolist()
+        i, j = rng.integers(n, size=2)
         if rng.random() < 0.5:
-            i, j = rng.integers(n, size=2)
             trial[i], trial[j] = trial[j], trial[i]
         else:
-            i, j = rng.integers(n, size=2)
             trial.insert(j, trial.pop(i))
         got = placer.order(trial)
-        tried += 1
-        if got >= best:
-            if got > best:
-                plan = placer.plan
-            best, order = got, np.array(trial)
-    return best, plan, tried
+        found.tried += 1
+        if got >= found.saved:
+            if got > found.saved:
+                found.plan = placer.plan
+            found.saved, found.order = got, np.array(trial)
+    return found

@@ -25,9 +25,11 @@ def run(
 
     Args:
         comp: ``(ops,)`` seconds of arithmetic.
-        slow, fast: ``(ops,)`` operand bytes by memory.
+        slow: ``(ops,)`` operand bytes in slow memory.
+        fast: ``(ops,)`` operand bytes in fast memory.
         copied: ``(ops,)`` bytes the copy engine moves during each op.
-        slow_rate, fast_rate: bytes a second.
+        slow_rate: bytes a second.
+        fast_rate: bytes a second.
 
     Returns:
         Seconds until the last op has ended.

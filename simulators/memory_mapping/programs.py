@@ -190,8 +190,11 @@ def made(family: str, arguments: tuple[int, ...]) -> Program:
 
 TRAIN = (
     Entry("gpt", (256, 2, 256)), Entry("gpt", (512, 2, 256)), Entry("gpt", (384, 3, 192)),
-    Entry("moe", (256, 1, 256, 4)), Entry("moe", (384, 2, 128, 4)),
+    Entry("gpt", (256, 3, 384)), Entry("gpt", (640, 2, 128)),
+    Entry("moe", (256, 1, 256, 4)), Entry("moe", (384, 2, 128, 4)), Entry("moe", (512, 1, 256, 8)),
+    Entry("moe", (256, 2, 384, 2)),
     Entry("resnet", (56, 32, 4, 1)), Entry("resnet", (56, 64, 3, 2)), Entry("resnet", (28, 64, 3, 2)),
+    Entry("resnet", (64, 48, 4, 1)), Entry("resnet", (80, 32, 3, 1)),
 )  # fmt: skip
 """Small programs of three families."""
 
