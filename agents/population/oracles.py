@@ -46,7 +46,7 @@ class SearchedRun(OneRun):
         inst = backend.outcome.instance
         k = self.problem.knobs.index("learning_rate")
         first = np.where(inst.present, backend.outcome.knobs[..., k], -np.inf)
-        # Where rates may only fall, the member that starts highest can follow any schedule the others can.
+        # Where rates may only fall, the member that starts highest can do all that others can.
         falls = backend.family.falling
         self._member = first.argmax(1) if falls else np.zeros(len(first), np.int64)
         self._low, self._high = np.log(inst.low[:, k]), np.log(inst.high[:, k])
