@@ -11,6 +11,7 @@ from allocgym.agents.core.agent import Agent, PolicyAgent
 from allocgym.agents.population import heuristics as rules
 from allocgym.agents.population.index import IndexController
 from allocgym.agents.population.oracles import SearchedRun
+from allocgym.agents.population.pb2 import PB2
 from allocgym.envs.core.errors import AllocgymError, CorruptFileError, unknown
 from allocgym.envs.population.problem import Population
 
@@ -27,11 +28,15 @@ FIXED: dict[str, Callable[[Population], Agent]] = {
     "mf-pbt": rules.MFPBT,
     "fire-like": rules.Fire,
     "asha": rules.ASHA,
+    "hyperband": rules.Hyperband,
+    "pb2": PB2,
     "wsd": rules.OneRun,
     "cosine": lambda p: rules.OneRun(p, "cosine"),
     "rex": lambda p: rules.OneRun(p, "rex"),
     "linear": lambda p: rules.OneRun(p, "linear"),
     "constant": lambda p: rules.OneRun(p, "constant"),
+    "uba": lambda p: rules.OneRun(p, "uba"),
+    "power": lambda p: rules.OneRun(p, "power"),
 }
 ORACLES: dict[str, Callable[[Population], Agent]] = {
     "tuned-wsd": lambda p: SearchedRun(p, free=False),

@@ -230,6 +230,36 @@ class ASHA(PopulationAgent):
         return self.plan(self.keep, None, weights)
 
 
+class Hyperband(PopulationAgent):
+    """Hyperband (Li et al. 2018): members are dealt to brackets that halve at different speeds.
+
+    Bracket b starts cutting after ``eta^b`` fair shares of steps, so one bracket bets on many short runs
+    and another on few long ones.
+    """
+
+    def __init__(self, problem: Population, eta: int = 3, brackets: int = 2) -> None:
+        super().__init__(problem)
+        self.eta, self.brackets = eta, brackets
+        self.name = f"hyperband ({eta})"
+
+    def ask(self) -> Plan:
+        """See `Agent.ask`."""
+        inst, here = self.outcome.instance, self.here
+        bracket = np.arange(self.problem.n_max) % self.brackets
+        fair = inst.interval[:, None] * np.ones(self.problem.n_max)
+        weights = np.zeros(here.shape, bool)
+        for b in range(self.brackets):
+            mine = here & (bracket == b)
+            size = np.maximum((inst.present & (bracket == b)).sum(1)[:, None], 1)
+            most = np.where(mine, self.outcome.used, 0).max(1, keepdims=True) / fair[:, :1]
+            rung = np.floor(np.log(np.maximum(most / self.eta**b, 1)) / np.log(self.eta)).astype(
+                int
+            )
+            allowed = np.maximum(size // self.eta**rung, 1)
+            weights |= mine & (ranks(self.memory.last, mine) < allowed)
+        return self.plan(self.keep, None, weights)
+
+
 Shape = Callable[[np.ndarray], np.ndarray]
 
 
@@ -239,12 +269,32 @@ def wsd(x: np.ndarray, share: float = 0.2) -> np.ndarray:
     return np.asarray(1 - np.sqrt(u))
 
 
+def uba(x: np.ndarray, phi: float = 1.0) -> np.ndarray:
+    """Unified budget-aware schedule with shape ``phi`` (2 is cosine, towards 0 constant).
+
+    The formula is recalled, not checked against the paper (arXiv 2505.24452).
+    """
+    c = np.cos(np.pi * x)
+    return np.asarray(2 * (1 + c) / (2 * phi + (2 - phi) * (1 + c)))
+
+
+def power(x: np.ndarray, exponent: float = -0.51, share: float = 0.1) -> np.ndarray:
+    """Power scheduler (Shen et al. 2024, arXiv 2408.13359): ``x^b``, then a linear decay at the end.
+
+    Relative to its value after a twentieth of the run, and at most 1.
+    """
+    held = np.minimum((np.maximum(x, 1e-9) / 0.05) ** exponent, 1.0)
+    return np.asarray(held * np.clip((1 - x) / share, 0, 1))
+
+
 SCHEDULES: dict[str, Shape] = {
     "constant": np.ones_like,
     "linear": lambda x: 1 - x,
     "cosine": lambda x: (1 + np.cos(np.pi * x)) / 2,
     "rex": lambda x: (1 - x) / (1 - x / 2),
     "wsd": wsd,
+    "uba": uba,
+    "power": power,
 }
 """Learning rate over its peak at fraction ``x`` of the run; REX after Chen et al. 2022."""
 

@@ -19,8 +19,8 @@ from allocgym.envs.core.registry import make_backend, make_problem
 from allocgym.simulators.population.scenarios import CONTROL, SCENARIOS
 
 POPULATIONS = ("pbt-1", "pbt", "pbt-4", "pbt-8", "pbt-t-test", "copy-only", "explore-only", "mf-pbt",
-               "fire-like", "asha", "random-search", "random")  # fmt: skip
-SINGLE = ("wsd", "cosine", "rex", "linear", "constant")
+               "fire-like", "pb2", "asha", "hyperband", "random-search", "random")  # fmt: skip
+SINGLE = ("wsd", "cosine", "rex", "uba", "power", "linear", "constant")
 BOUNDS = ("tuned-wsd", "oracle")
 LEARNED = "learned (cma)"
 TUNED = "tuned wsd (whole compute)"
