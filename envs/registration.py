@@ -60,6 +60,8 @@ def register_all() -> None:
     members = "allocgym.simulators.population.backend"
     register_backend("population", "simpy", f"{members}:simpy_backend")
     register_backend("population", "twin", f"{members}:twin_backend")
+    networks = "allocgym.real_backend.population.backend"
+    register_backend("population", "real", f"{networks}:RealPopulation")
     gym.register(
         id="allocgym/MemoryMapping-v0",
         entry_point="allocgym.envs.memory_mapping.env:MemoryMappingEnv",

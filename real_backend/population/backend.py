@@ -1,0 +1,270 @@
+"""``backend="real"``: the steps of a period train a population of networks on this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from allocgym.envs.core import draws
+from allocgym.envs.core.contracts import Backend, Spec
+from allocgym.envs.core.errors import AllocgymError, unknown
+from allocgym.envs.population.problem import Population
+from allocgym.envs.population.records import Plan, PopulationInstance, PopulationOutcome
+from allocgym.real_backend.core import checkpoints
+from allocgym.real_backend.core import device as devices
+from allocgym.real_backend.population import settings, tasks
+from allocgym.real_backend.population.stack import Architecture, Stack
+
+CLOCKS = ("charged", "wall")
+WORST = 1e6
+"""Loss reported for a member that has diverged."""
+LARGEST = 1e3
+"""A member whose loss is more than this multiple of its population's first one has diverged."""
+
+
+class RealPopulation(Backend[PopulationOutcome, Plan]):
+    """Trains all members in one process, weights stacked; a copy is an index copy of whole states.
+
+    The seed of an episode decides data, first weights, first knobs and the order of minibatches. On a
+    CPU an episode is a function of (setting, seed, decisions, threads), bit for bit, through any number
+    of checkpoints and processes. A member that diverges stays out of the others' arithmetic; its steps
+    are spent, its loss reads `WORST`, and it lives again by copying.
+
+    Args:
+        problem: `Population`; knobs may be the learning rate, weight decay and momentum.
+        scenario: a name of `settings.SCENARIOS`, or a `Setting`.
+        num_envs: 1; a machine trains one population at a time.
+        clock: ``"charged"`` (nominal seconds, the same everywhere) or ``"wall"`` (measured).
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:i"``.
+        threads: processor threads while training.
+        overrides: fields of `Setting`, by keyword.
+
+    Raises:
+        AllocgymError: a value out of range, a knob that would change nothing.
+    """
+
+    def __init__(
+        self,
+        problem: Population,
+        scenario: str | settings.Setting = "unknown-edge",
+        num_envs: int = 1,
+        clock: str = "charged",
+        device: str = "auto",
+        threads: int = 1,
+        **overrides: Any,
+    ) -> None:
+        if num_envs != 1:
+            raise AllocgymError(
+                f"num_envs: the real back end trains 1 population, given {num_envs}"
+            )
+        if clock not in CLOCKS:
+            raise unknown("clock", clock, CLOCKS)
+        if threads < 1:
+            raise AllocgymError(f"threads: an integer >= 1 expected, given {threads}")
+        self.setting = setting = settings.make(scenario, **overrides)
+        if setting.members > problem.n_max:
+            raise AllocgymError(
+                f"n_max: the scenario has {setting.members} members, given {problem.n_max}"
+            )
+        ranges = setting.ranges()
+        for knob in problem.knobs:
+            if knob not in ranges:
+                raise AllocgymError(
+                    f"knobs: {knob!r} changes nothing in a real population; {', '.join(ranges)} do"
+                )
+        self._ranges = ranges
+        self._threads = threads
+        self._device = devices.choose(device)
+        self._seed = 0
+        self._stack: Stack | None = None
+        self._task: tasks.Task | None = None
+        details = {
+            "setting": dataclasses.asdict(setting), "knobs": problem.knobs,
+            "device": str(self._device), "threads": threads, "torch": torch.__version__,
+        }  # fmt: skip
+        spec = Spec(
+            problem=problem.id, scenario=setting.scenario, backend="real",
+            claimants=tuple(f"member-{i}" for i in range(problem.n_max)), n_max=problem.n_max,
+            unit="optimiser step of a member", horizon=setting.horizon, batch_size=1, clock=clock,
+            capabilities=frozenset({"restart"}), details=details,
+        )  # fmt: skip
+        super().__init__(spec, problem)
+        self.problem: Population = problem
+
+    @property
+    def stack(self) -> Stack:
+        """The members in training.
+
+        Raises:
+            AllocgymError: before the first ``reset`` and after ``close``.
+        """
+        if self._stack is None:
+            raise AllocgymError("real population: call reset() first")
+        return self._stack
+
+    @property
+    def task(self) -> tasks.Task:
+        """The examples of the running episode."""
+        if self._task is None:
+            raise AllocgymError("real population: call reset() first")
+        return self._task
+
+    def checkpoint(self, path: Path) -> None:
+        """Write weights, optimiser, generators, cursors, books and the latest outcome to one file."""
+        data = {
+            **self._identity(), "seed": self._seed, "examples": self.task.digest,
+            "torch": torch.__version__, "limit": self._limit, "ledger": self.ledger.to_json(),
+            "outcome": self.outcome.to_json(),
+        }  # fmt: skip
+        checkpoints.save(path, self.stack.state(), data)
+
+    def restore(self, path: Path) -> None:
+        """Go on from a checkpoint, here or in another process.
+
+        Raises:
+            CorruptFileError: the file is damaged.
+            AllocgymError: there is none, or it is of another setting, of other examples, knobs or n_max.
+        """
+        state, data = checkpoints.load(path)
+        for key, mine in self._identity().items():
+            found = data.get(key) if isinstance(data, dict) else None
+            if found != mine:
+                raise AllocgymError(
+                    f"{path}: a checkpoint of another run; {key} is {found!r} there, {mine!r} here"
+                )
+        self._begin(data["seed"])
+        if data["examples"] != self.task.digest:
+            raise AllocgymError(f"{path}: its examples are not the ones found on this machine")
+        self.stack.load(state)
+        self._limit = data["limit"]
+        self.ledger.load(data["ledger"])
+        self._outcome = PopulationOutcome.from_json(data["outcome"])
+
+    def close(self) -> None:
+        """Let go of members and data."""
+        self._stack = self._task = None
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "kind": "population", "setting": self.setting.digest(), "n_max": self.spec.n_max,
+            "knobs": list(self.problem.knobs),
+        }  # fmt: skip
+
+    def _begin(self, seed: int) -> None:
+        s = self.setting
+        self._seed = seed
+        self._task = task = tasks.TASKS[s.task](seed, s.valid, s.test, self._device)
+        architecture = Architecture(
+            task.inputs, (s.width,) * s.layers, task.outputs, task.vocabulary, tasks.CONTEXT
+        )
+        self._stack = Stack(architecture, seed, s.members, s.batch, self._device)
+
+    def _budget(self) -> np.ndarray:
+        return self.outcome.instance.total
+
+    def _reset(self, seeds: np.ndarray, where: np.ndarray) -> PopulationOutcome:
+        if not where[0]:
+            return self.outcome
+        n, names = self.spec.n_max, self.problem.knobs
+        self._begin(int(seeds[0]))
+        ranges = np.array([self._ranges[k] for k in names])
+        place = np.stack([draws.uniform(draws.stream(seeds, f"first-{k}", n), 0) for k in names])
+        low, high = ranges[:, 0], ranges[:, 1]
+        knobs = (low[:, None, None] * (high / low)[:, None, None] ** place).transpose(2, 1, 0)
+        with devices.threads(self._threads):
+            valid, test = (self.stack.evaluate(d) for d in (self.task.valid, self.task.test))
+        self._limit = float(valid.max()) * LARGEST
+        s = self.setting
+        instance = PopulationInstance(
+            present=np.arange(n)[None] < s.members, low=low[None], high=high[None],
+            interval=np.array([s.interval]), horizon=np.array([s.horizon]),
+            hidden=np.array([float(s.hidden)]), edge=np.zeros(1), monotone=np.zeros(1, bool),
+            noise=np.array([s.noise]), stream=draws.stream(seeds, "resample")[0],
+        )  # fmt: skip
+        alive = np.ones((1, n), bool)
+        return self._report(
+            instance, np.zeros(1, np.int64), 0.0, self._pad(valid), self._pad(test), alive,
+            np.ascontiguousarray(knobs), np.arange(n)[None], np.zeros((1, n), np.int64),
+            instance.total, 0,
+        )  # fmt: skip
+
+    def _spend(self, decision: Plan) -> PopulationOutcome:
+        last = self.outcome
+        self._check(decision)
+        m, stack = self.setting.members, self.stack
+        donor, steps = decision.donor[0, :m], decision.steps[0, :m]
+        started = time.perf_counter()
+        with devices.threads(self._threads):
+            stack.copy(donor)
+            alive = last.alive[0, :m][donor]
+            # Nothing is left to train where there are no numbers; the steps are spent all the same.
+            stack.train(self.task.train, np.where(alive, steps, 0), self._full(decision.knobs))
+            valid, test = (stack.evaluate(d) for d in (self.task.valid, self.task.test))
+        seconds = time.perf_counter() - started
+        if self.spec.clock == "charged":
+            copies = int((donor != np.arange(m)).sum())
+            s = self.setting
+            seconds = float(steps.max()) * s.step_seconds + copies * s.copy_seconds
+        alive &= stack.finite() & np.isfinite(valid) & np.isfinite(test) & (valid < self._limit)
+        everyone = np.ones_like(last.alive)
+        everyone[0, :m] = alive
+        used = np.take_along_axis(last.used, decision.donor, 1) + decision.steps
+        return self._report(
+            last.instance, decision.steps.sum(1), seconds,
+            self._pad(np.where(alive, valid, WORST)), self._pad(np.where(alive, test, WORST)),
+            everyone, decision.knobs, decision.donor, used, last.left - decision.steps.sum(1),
+            int(last.period[0]) + 1,
+        )  # fmt: skip
+
+    def _check(self, plan: Plan) -> None:
+        """Refuse what cannot be trained; whether it is allowed is the problem's to say."""
+        n, m = self.spec.n_max, self.setting.members
+        shapes = ((1, n), (1, n, len(self.problem.knobs)), (1, n))
+        found = (plan.donor.shape, plan.knobs.shape, plan.steps.shape)
+        if found != shapes:
+            raise AllocgymError(
+                f"plan: donor, knobs, steps of shapes {shapes} expected, given {found}"
+            )
+        donor, steps = plan.donor[0, :m], plan.steps[0]
+        if (donor < 0).any() or (donor >= m).any():
+            raise AllocgymError(f"donor: 0 to {m - 1} expected, given {donor.tolist()}")
+        if (steps < 0).any() or steps[m:].any():
+            raise AllocgymError(f"steps: >= 0, of {m} members, expected, given {steps.tolist()}")
+        if not np.isfinite(plan.knobs).all():
+            raise AllocgymError(f"knobs: finite numbers expected, given {plan.knobs.tolist()}")
+
+    def _full(self, knobs: np.ndarray) -> dict[str, np.ndarray]:
+        """Every knob of every member: those decided, the rest where `settings.DEFAULTS` holds them."""
+        m = self.setting.members
+        out = {}
+        for name, (low, high) in self._ranges.items():
+            if name in self.problem.knobs:
+                out[name] = knobs[0, :m, self.problem.knobs.index(name)]
+            else:
+                out[name] = np.full(m, settings.DEFAULTS.get(name, float(np.sqrt(low * high))))
+        return out
+
+    def _report(
+        self, instance: PopulationInstance, spent: np.ndarray, seconds: float, scores: np.ndarray,
+        heldout: np.ndarray, alive: np.ndarray, knobs: np.ndarray, donor: np.ndarray,
+        used: np.ndarray, left: np.ndarray, period: int,
+    ) -> PopulationOutcome:  # fmt: skip
+        here = instance.present
+        fair = here.sum(1) * instance.interval
+        return PopulationOutcome(
+            spent=spent, seconds=np.array([seconds]), ready=here.copy(), valid=np.ones(1, bool),
+            failure=np.zeros(1, np.int64), done=left <= 0, scores=scores, heldout=heldout,
+            alive=alive, knobs=knobs, donor=donor, used=used, grant=np.minimum(fair, left),
+            left=left, period=np.array([period]), instance=instance,
+        )  # fmt: skip
+
+    def _pad(self, losses: np.ndarray) -> np.ndarray:
+        """``(M,)`` to ``(1, n_max)``; padding reads 1, so that its logarithm is finite."""
+        out = np.ones((1, self.spec.n_max))
+        out[0, : len(losses)] = np.clip(losses, 1e-12, WORST)
+        return out
