@@ -72,3 +72,15 @@ def register_all() -> None:
     mapping = "allocgym.simulators.memory_mapping.backend"
     register_backend("memory-mapping", "simpy", f"{mapping}:simpy_backend")
     register_backend("memory-mapping", "twin", f"{mapping}:twin_backend")
+    gym.register(
+        id="allocgym/ActivationPlan-v0",
+        entry_point="allocgym.envs.memory_mapping.activation_env:ActivationPlanEnv",
+        vector_entry_point="allocgym.envs.memory_mapping.activation_env:ActivationPlanVectorEnv",
+        disable_env_checker=True,
+    )
+    register_problem("activation-plan", "allocgym.envs.memory_mapping.activation:ActivationPlan")
+    steps = "allocgym.simulators.memory_mapping.activation"
+    register_backend("activation-plan", "simpy", f"{steps}:simpy_backend")
+    register_backend("activation-plan", "twin", f"{steps}:twin_backend")
+    plans = "allocgym.real_backend.memory_mapping.backend"
+    register_backend("activation-plan", "torch", f"{plans}:TorchPlan")

@@ -28,7 +28,14 @@ def actions_of(program: Program, plan: Plan) -> np.ndarray:
     return out
 
 
-class DropAll(Agent[MappingOutcome, Choice]):
+class Player(Agent[MappingOutcome, Choice]):
+    """Decides for the rows that are not over yet."""
+
+    def _choice(self, pick: np.ndarray) -> Choice:
+        return Choice(np.where(self.memory.done, -1, pick))
+
+
+class DropAll(Player):
     """Everything stays in slow memory (segment game only)."""
 
     name = "drop-all"
@@ -36,11 +43,11 @@ class DropAll(Agent[MappingOutcome, Choice]):
     def ask(self) -> Choice:
         """See `Agent.ask`."""
         if self.problem.order:  # type: ignore[attr-defined]
-            return Choice(self.problem.masks(self.memory).argmax(1))  # type: ignore[attr-defined]
-        return Choice(np.zeros(len(self.memory.step), np.int64))
+            return self._choice(self.problem.masks(self.memory).argmax(1))  # type: ignore[attr-defined]
+        return self._choice(np.zeros(len(self.memory.step), np.int64))
 
 
-class Myopic(Agent[MappingOutcome, Choice]):
+class Myopic(Player):
     """The legal action that saves most now; in the order game the first tensor left."""
 
     name = "myopic"
@@ -49,12 +56,12 @@ class Myopic(Agent[MappingOutcome, Choice]):
         """See `Agent.ask`."""
         memory, problem = self.memory, self.problem
         if problem.order:  # type: ignore[attr-defined]
-            return Choice(problem.masks(memory).argmax(1))  # type: ignore[attr-defined]
+            return self._choice(problem.masks(memory).argmax(1))  # type: ignore[attr-defined]
         score = np.where(memory.legal, memory.gain, -np.inf)
-        return Choice(score.argmax(1))
+        return self._choice(score.argmax(1))
 
 
-class RandomPlayer(Agent[MappingOutcome, Choice]):
+class RandomPlayer(Player):
     """A legal action at random."""
 
     name = "random"
@@ -65,10 +72,10 @@ class RandomPlayer(Agent[MappingOutcome, Choice]):
     def ask(self) -> Choice:
         """See `Agent.ask`."""
         masks = self.problem.masks(self.memory)  # type: ignore[attr-defined]
-        return Choice((self._rng.random(masks.shape) * masks).argmax(1))
+        return self._choice((self._rng.random(masks.shape) * masks).argmax(1))
 
 
-class OrderAgent(Agent[MappingOutcome, Choice]):
+class OrderAgent(Player):
     """Plays an order of tensors.
 
     In the order game it is played as it is. In the segment game the plan it leads to is replayed in
@@ -109,7 +116,7 @@ class OrderAgent(Agent[MappingOutcome, Choice]):
             wanted = int(self._plans[row][step])
             if masks[row, wanted]:
                 pick[row] = wanted
-        return Choice(pick)
+        return self._choice(pick)
 
 
 def searching(starts: list[Order], seconds: float, seed: int = 0) -> Order:

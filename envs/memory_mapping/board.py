@@ -24,6 +24,7 @@ class MappingInstance(Record):
         base: ``(batch, T)`` bytes each op moves.
         size, pages, born: ``(batch, N)`` bytes, granules and op of birth (-1: parameter).
         output: ``(batch, N)`` needed in slow memory at the end.
+        last: ``(batch, N)`` op of the last use.
         head: ``(batch, N)`` first segment of each tensor, -1 where it has none.
         tensor, since, use, following: ``(batch, S)`` of each segment; ``following`` is the tensor's
             next segment or -1.
@@ -41,6 +42,7 @@ class MappingInstance(Record):
     pages: np.ndarray
     born: np.ndarray
     output: np.ndarray
+    last: np.ndarray
     head: np.ndarray
     tensor: np.ndarray
     since: np.ndarray
@@ -99,7 +101,7 @@ def pack(
     t, n, s = shape
     batch = len(programs)
     whole = {
-        "base": t, "size": n, "pages": n, "born": n, "head": n, "tensor": s, "since": s, "use": s,
+        "base": t, "size": n, "pages": n, "born": n, "last": n, "head": n, "tensor": s, "since": s, "use": s,
         "following": s,
     }  # fmt: skip
     a = {k: np.zeros((batch, width), np.int64) for k, width in whole.items()}
@@ -115,6 +117,7 @@ def pack(
         for i, x in enumerate(p.tensors):
             a["size"][row, i], a["pages"][row, i] = x.size, d.pages(x.size)
             a["born"][row, i], output[row, i] = x.born, x.output
+            a["last"][row, i] = x.uses[-1] if x.uses else 0
             mine = p.of_tensor[i]
             if mine:
                 a["head"][row, i] = mine[0]
@@ -191,6 +194,11 @@ def _fit(used: np.ndarray, size: np.ndarray) -> np.ndarray:
     return np.where((free == 0) | (size > PAGES), -1, found)
 
 
+def _fit_long(now: np.ndarray, rest: np.ndarray, size: np.ndarray) -> np.ndarray:
+    whole = _fit(now | rest, size)
+    return np.where(whole >= 0, whole, _fit(now, size))
+
+
 def _mask(offset: np.ndarray, size: np.ndarray) -> np.ndarray:
     block = FULL >> (PAGES - np.clip(size, 1, PAGES)).astype(np.uint64)
     return block << np.maximum(offset, 0).astype(np.uint64)
@@ -244,14 +252,18 @@ def options(inst: MappingInstance, board: Board, segment: np.ndarray) -> Options
     fetch = _spread(idle, after & (ops < use[:, None]), np.maximum(use - 1, 0), size)
     fetch_start = (fetch > 0).argmax(1)
     here = (board.offset[rows, x] >= 0) & (board.end[rows, x] == since) & ~first
-    placed = _fit(_used(board.taken, (ops >= since[:, None]) & upto), pages)
+    life = (ops <= inst.last[rows, x][:, None]) & ~upto
+    rest = _used(board.taken, life)
+    now = _used(board.taken, (ops >= since[:, None]) & upto)
+    placed = _fit_long(now, rest, pages)
     same = board.offset[rows, x]
     free = (_used(board.taken, after & upto) & _mask(same, pages)) == 0
     legal[:, DROP] = True
     legal[:, STAY] = np.where(fresh, placed >= 0, here & free)
     offsets[:, STAY] = np.where(fresh, placed, same)
     starts[:, STAY] = np.where(fresh, since, since + 1)
-    offsets[:, COPY] = _fit(_used(board.taken, (ops >= fetch_start[:, None]) & upto), pages)
+    now = _used(board.taken, (ops >= fetch_start[:, None]) & upto)
+    offsets[:, COPY] = _fit_long(now, rest, pages)
     starts[:, COPY] = fetch_start
     legal[:, COPY] = (use - since >= 2) & (offsets[:, COPY] >= 0)
     extra = [leave, keep, fetch + leave]
@@ -265,8 +277,8 @@ def options(inst: MappingInstance, board: Board, segment: np.ndarray) -> Options
             shift[rows[fresh], since[fresh]] = 0
         if action == DROP and not owed.any():
             continue
-        now = op_seconds(inst, bus - shift + extra[action], board.fast + shift)
-        gain[:, action] = (before - now).sum(1)
+        then = op_seconds(inst, bus - shift + extra[action], board.fast + shift)
+        gain[:, action] = (before - then).sum(1)
     legal[segment >= inst.count] = (True, False, False)
     return Options(legal, gain, starts, offsets, extra)
 

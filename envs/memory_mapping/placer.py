@@ -8,7 +8,7 @@ The environment decides where and when; whoever plays decides drop, stay or copy
 - *drop*: read from slow memory. A tensor that was born in fast memory is then written back during
   its stay, in idle bandwidth first.
 
-Offsets are first fit. `board` plays the same rules for a batch; a test holds the two together.
+Offsets are first fit, over the rest of the tensor's life where that is free. `board` plays the same rules for a batch; a test holds the two together.
 """
 
 from __future__ import annotations
@@ -88,13 +88,18 @@ class Placer:
             parts[last] = parts.get(last, 0) + left
         return parts
 
-    def _fit(self, first: int, last: int, size: int) -> int:
+    def _fit(self, first: int, use: int, last: int, size: int) -> int:
+        """First offset that is free until the tensor's last use; else, until this use."""
         if size > PAGES:
             return -1
         used = 0
-        for t in range(first, last + 1):
+        for t in range(first, use + 1):
             used |= self.taken[t]
         starts = runs(~used & FULL, size)
+        if starts and last > use:
+            for t in range(use + 1, last + 1):
+                used |= self.taken[t]
+            starts = runs(~used & FULL, size) or starts
         return (starts & -starts).bit_length() - 1
 
     def option(self, segment: int, action: int) -> Option | None:
@@ -110,7 +115,10 @@ class Placer:
             out = self._spread(x.born + 1, s.since, x.size)
         if action == STAY:
             if s.first and s.since >= 0:
-                found.offset, found.start = self._fit(s.since, s.use, self.pages[s.tensor]), s.since
+                found.offset, found.start = (
+                    self._fit(s.since, s.use, x.uses[-1], self.pages[s.tensor]),
+                    s.since,
+                )
                 if found.offset < 0:
                     return None
                 found.born = True
@@ -128,7 +136,7 @@ class Placer:
                 return None
             found.fetch = self._spread(s.since + 1, s.use - 1, x.size)
             found.start = min(found.fetch)
-            found.offset = self._fit(found.start, s.use, self.pages[s.tensor])
+            found.offset = self._fit(found.start, s.use, x.uses[-1], self.pages[s.tensor])
             if found.offset < 0:
                 return None
         found.evict = out

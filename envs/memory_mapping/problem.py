@@ -27,7 +27,8 @@ class Choice(Decision):
     """One decision per row.
 
     Attributes:
-        pick: ``(batch,)`` int64: 0 drop, 1 stay, 2 copy; in the order game a tensor's index.
+        pick: ``(batch,)`` int64: 0 drop, 1 stay, 2 copy; in the order game a tensor's index. -1 where
+            the episode is over already (others of the batch go on).
     """
 
     pick: np.ndarray
@@ -208,8 +209,8 @@ class MemoryMapping(Problem[MappingOutcome, MappingMemory, Choice]):
         return decision.pick
 
     def cost(self, decision: Choice) -> np.ndarray:
-        """One decision; bytes are a capacity that the rules keep, not a budget."""
-        return np.ones(len(decision.pick), np.int64)
+        """One decision (none for -1); bytes are a capacity that the rules keep, not a budget."""
+        return (decision.pick >= 0).astype(np.int64)
 
     def reward(self, before: MappingMemory, after: MappingMemory) -> dict[str, np.ndarray]:
         """The fraction of the all-slow time saved by this choice; the return is the final fraction."""
@@ -218,7 +219,7 @@ class MemoryMapping(Problem[MappingOutcome, MappingMemory, Choice]):
     def check(self, decision: Choice, memory: MappingMemory) -> None:
         """See `Problem.check`."""
         pick = decision.pick
-        legal = self.masks(memory)[np.arange(len(pick)), pick] | memory.done
+        legal = self.masks(memory)[np.arange(len(pick)), pick] & (pick >= 0) | memory.done
         if not legal.all():
             row = int(np.argmin(legal))
             raise AllocgymError(

@@ -158,7 +158,7 @@ class MappingSimulator(Backend[MappingOutcome, Choice]):
         old = self.outcome
         inst, step = old.instance, old.step
         board = old.board.map(np.copy)
-        on = step < self._total
+        on = (step < self._total) & (decision.pick >= 0)
         if self.order:
             boards.place(inst, board, decision.pick, on)
         else:
