@@ -20,6 +20,9 @@ SUITES = {
     "simulator": Suite(
         f"{_HOME}.simulator:suite", "every scheduler on every scenario (about 6 min)", 100, 30
     ),
+    "real": Suite(
+        f"{_HOME}.real:suite", "frozen controller on real populations (about 4 min)", 10, 2
+    ),
     "speed": Suite(f"{_HOME}.speed:suite", "steps per second, one core (1 min)"),
 }
 

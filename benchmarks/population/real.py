@@ -1,0 +1,151 @@
+"""``--suite real``: a controller trained in the simulator, frozen, against rivals on real populations."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from allocgym.agents.core.agent import Agent, rollout
+from allocgym.agents.population import catalogue
+from allocgym.agents.population.grid import GridWSD
+from allocgym.agents.population.index import IndexController
+from allocgym.benchmarks.core.compare import Paired, as_dict, holm, paired
+from allocgym.benchmarks.core.main import Options
+from allocgym.benchmarks.core.suite import Figure, console, finish, run_cells, show
+from allocgym.benchmarks.population.training import train_agent
+from allocgym.envs.core.registry import make_backend, make_problem
+from allocgym.envs.population.problem import Population
+
+TASKS = ("digits", "teacher", "bytes")
+LEARNED = "learned (cma)"
+SCENARIO = "unknown-edge"
+"""What the controller is trained on: nothing is told about where a network's edge lies."""
+RIVALS = ("pbt", "random-search", "grid-wsd", "grid-then-wsd", "mf-pbt", "asha", "wsd")
+GRIDS: dict[str, Callable[[Population], Agent]] = {
+    "grid-wsd": GridWSD,
+    "grid-then-wsd": lambda p: GridWSD(p, share=0.4),
+}
+AIMED = {"pbt": "ahead", "random-search": "ahead"}
+VERSION = 1
+"""Of the tasks and the training: cells of another version are run again."""
+
+
+def run_cell(cell: dict[str, Any]) -> dict[str, Any]:
+    """Run one agent on one task and seed; the members that it leaves are judged once, at the end."""
+    problem: Any = make_problem("population")
+    backend = make_backend(problem, "real", scenario=cell["task"], device="cpu", **cell["settings"])
+    agent: Agent
+    if "parameters" in cell:
+        agent = IndexController(problem, cell["parameters"])
+    elif cell["agent"] in GRIDS:
+        agent = GRIDS[cell["agent"]](problem)
+    else:
+        agent = catalogue.make(cell["agent"], problem)
+    begun = time.process_time()
+    outcomes = rollout(agent, backend, np.array([cell["seed"]]), seed=cell["seed"])
+    last = outcomes[-1]
+    here = last.instance.present[0] & last.alive[0]
+    return {
+        "agent": agent.name, "test": float(agent.memory.objective[0]),
+        "valid": float(last.scores[0][here].min()) if here.any() else None,
+        "best in hindsight": float(last.heldout[0][here].min()) if here.any() else None,
+        "steps": sum(int(o.spent[0]) for o in outcomes), "alive": int(here.sum()),
+        "cpu_seconds": round(time.process_time() - begun, 2),
+    }  # fmt: skip
+
+
+def trained(folder: Path, quick: bool) -> tuple[list[float], dict[str, Any]]:
+    """Parameters of the frozen controller, and how it was trained (read back where it was)."""
+    path = folder / f"learned-{SCENARIO}{'-quick' if quick else ''}.zip"
+    if not path.exists():
+        train_agent(path, SCENARIO, iterations=10 if quick else 40, batch=64)
+    with zipfile.ZipFile(path) as file:
+        description = json.loads(file.read("agent.json"))
+    return description["settings"]["parameters"], description["provenance"]
+
+
+def suite(options: Options) -> int:
+    """Run every cell that is not cached, then compare."""
+    begun = time.time()
+    folder = (options.out or Path(tempfile.gettempdir()) / "allocgym") / "cells"
+    folder.mkdir(parents=True, exist_ok=True)
+    parameters, provenance = trained(folder, options.quick)
+    settings = {"horizon": 10} if options.quick else {}
+    figures: list[Figure] = []
+    results: dict[str, Any] = {"training": {**provenance, "parameters": parameters}}
+    names = list(options.agents or RIVALS)
+    for task in options.cases or TASKS:
+        scores: dict[str, np.ndarray] = {}
+        details = {}
+        for name in [LEARNED, *names]:
+            extra = {"parameters": parameters} if name == LEARNED else {}
+            cells = [
+                {"problem": "population", "version": VERSION, "task": task, "agent": name,
+                 "seed": seed, "settings": settings, **extra}
+                for seed in range(options.seeds)
+            ]  # fmt: skip
+            runs = run_cells(cells, run_cell, folder, processes=1)
+            scores[name] = np.log([r["test"] for r in runs])
+            details[name] = runs
+        results[task], judged = compare(task, scores, details, options.underpowered)
+        figures += judged
+    return finish("real", figures, results, begun, options)
+
+
+def compare(
+    task: str, scores: dict[str, np.ndarray], runs: dict[str, Any], underpowered: bool
+) -> tuple[dict[str, Any], list[Figure]]:
+    """Print one task; return its JSON and figures. Scores are log test losses by seed."""
+    against: dict[str, Paired] = {
+        k: paired(scores[LEARNED], v) for k, v in scores.items() if k != LEARNED
+    }
+    corrected = dict(zip(against, holm([d.p for d in against.values()]), strict=True))
+    rows: list[list[Any]] = []
+    for name, values in sorted(scores.items(), key=lambda item: item[1].mean()):
+        d = against.get(name)
+        rows.append([
+            name, float(np.exp(values.mean())), float(np.mean([r["alive"] for r in runs[name]])),
+            *(["", "", "", ""] if d is None else [
+                f"{d.mean:+.4f}", f"[{d.low:+.4f}, {d.high:+.4f}]", f"{d.wins}/{d.losses}",
+                f"{corrected[name]:.3f}",
+            ]),
+            float(np.mean([r["cpu_seconds"] for r in runs[name]])),
+        ])  # fmt: skip
+    columns = ["agent", "test loss (geometric mean)", "alive at the end", "learned minus it (log)",
+               "95 %", "wins/losses", "p (Holm)", "CPU s"]  # fmt: skip
+    show(f"{task} ({len(scores[LEARNED])} paired seeds)", columns, rows)
+    steps = {r["steps"] for several in runs.values() for r in several}
+    figures = [
+        Figure(
+            f"{task}: every run spent the same member-steps", sorted(steps), "one number",
+            len(steps) == 1,
+        )
+    ]  # fmt: skip
+    for name, d in against.items():
+        target = AIMED.get(name, "reported")
+        met = None if target == "reported" or underpowered else d.verdict == "won"
+        figures.append(
+            Figure(
+                f"{task}: learned minus {name}", round(d.mean, 5), target, met, "aim",
+                f"{d.verdict} [{d.low:+.4f}, {d.high:+.4f}]",
+            )
+        )  # fmt: skip
+    data = {
+        "table": {"columns": columns, "rows": rows},
+        "log test loss": {k: [round(float(x), 5) for x in v] for k, v in scores.items()},
+        "learned minus": {
+            k: {**as_dict(d), "p_holm": round(corrected[k], 5)} for k, d in against.items()
+        },
+    }
+    console.print(
+        f"{task}: {sum(r['cpu_seconds'] for v in runs.values() for r in v):.0f} CPU-seconds",
+        highlight=False,
+    )
+    return data, figures
