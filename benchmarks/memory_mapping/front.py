@@ -1,0 +1,98 @@
+"""Memory mapping on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from allocgym.agents.core.agent import Agent
+from allocgym.agents.memory_mapping import catalogue
+from allocgym.benchmarks.core.front import Front
+from allocgym.benchmarks.core.main import Suite
+from allocgym.benchmarks.memory_mapping.training import TRAINERS
+from allocgym.simulators.memory_mapping.backend import SCENARIOS
+
+_HOME = "allocgym.benchmarks.memory_mapping"
+SUITES = {
+    "mapping": Suite(
+        f"{_HOME}.mapping:suite", "unseen programs, CPU budgets 0.1 to 60 s (about 10 min)", 1, 1
+    ),
+    "activation": Suite(
+        f"{_HOME}.activation:suite", "plans against torch's and simple rules, for real (about 6 min)"
+    ),
+    "real": Suite(f"{_HOME}.activation:real", "20 random plans a model on a CPU (about 6 min)"),
+    "packing": Suite(f"{_HOME}.packing:suite", "MiniMalloc's 11 inputs (about 12 min)"),
+    "strategy": Suite(f"{_HOME}.strategy:suite", "IOPDDL B and G (about 3 min)"),
+    "speed": Suite(f"{_HOME}.speed:suite", "evaluator and environment (about 1 min)"),
+}  # fmt: skip
+
+
+class MappingFront(Front):
+    """See `Front`."""
+
+    problem: ClassVar[str] = "memory-mapping"
+    package: ClassVar[str] = "memory_mapping"
+    env_ids: ClassVar[tuple[str, ...]] = ("allocgym/MemoryMapping-v0", "allocgym/ActivationPlan-v0")
+    scenario: ClassVar[str] = "train"
+    fallback: ClassVar[str] = "drop-all"
+    trainers = TRAINERS
+    suites = SUITES
+
+    def scenarios(self) -> list[str]:
+        """See `Front.scenarios`."""
+        return list(SCENARIOS)
+
+    def agents(self) -> list[str]:
+        """See `Front.agents`."""
+        return catalogue.names()
+
+    def make_agent(self, name: str, problem: Any) -> Agent:
+        """See `Front.make_agent`."""
+        return catalogue.make(name, problem)
+
+    def train(
+        self, out: Path, scenario: str, trainer: str, iterations: int, seed: int,
+        overrides: dict[str, Any],
+    ) -> dict[str, Any]:  # fmt: skip
+        """See `Front.train`."""
+        from allocgym.benchmarks.memory_mapping.training import train_agent
+
+        return train_agent(out, scenario, trainer, iterations, seed, overrides)
+
+    def evaluate(
+        self, scenario: str, agents: list[str], seeds: int, overrides: dict[str, Any]
+    ) -> None:
+        """See `Front.evaluate`; agents play the order game, where their orders are exact."""
+        from allocgym.agents.core.agent import rollout
+        from allocgym.benchmarks.core.compare import paired
+        from allocgym.benchmarks.core.suite import show
+        from allocgym.envs.core.registry import make_backend, make_problem
+
+        problem: Any = make_problem("memory-mapping", order=True)
+        rules = [a for a in agents if a != "uniform"]
+        found = {}
+        for name in dict.fromkeys(["first-fit", "xla", *rules]):
+            back = make_backend(problem, "twin", scenario=scenario, num_envs=seeds, **overrides)
+            agent = catalogue.make(name, problem)
+            last = rollout(agent, back, np.arange(seeds))[-1]
+            found[name] = 1 - last.board.seconds / last.instance.all_slow
+        rows = []
+        for name, got in sorted(found.items(), key=lambda item: -item[1].mean()):
+            d = paired(-got, -found["xla"])
+            text = f"{-100 * d.mean:+.2f} [{-100 * d.high:+.2f}, {-100 * d.low:+.2f}]"
+            rows.append([name, 100 * float(got.mean()), text])
+        show(
+            f"{scenario} ({seeds} paired seeds)",
+            ["agent", "saved %", "points over xla, 95 %"],
+            rows,
+        )
+
+    def status(self, spec: Any, keyed: Any, outcome: Any) -> str:
+        """See `Front.status`."""
+        saved = 1 - outcome.board.seconds[0] / outcome.instance.all_slow[0]
+        return f"{int(outcome.step[0])} decided, {100 * saved:.2f} % saved"
+
+
+FRONT = MappingFront()

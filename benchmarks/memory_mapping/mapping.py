@@ -1,0 +1,188 @@
+"""``--suite mapping``: unseen programs in the contention band, controls outside it, equal CPU budgets."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from allocgym.agents.memory_mapping import exact, orders
+from allocgym.agents.memory_mapping.catalogue import SOLVERS, solve
+from allocgym.benchmarks.core.compare import as_dict, paired
+from allocgym.benchmarks.core.main import Options
+from allocgym.benchmarks.core.suite import Figure, finish, run_cells, show
+from allocgym.envs.core.errors import AllocgymError, unknown
+from allocgym.envs.memory_mapping.plan import saved, validate
+from allocgym.simulators.memory_mapping.backend import instances, make_scenario
+
+SINGLE = ("drop-all", *orders.GREEDY, "learned", "best-of")
+SEARCH = ("order-climb", "learned+climb", "cp-sat")
+BUDGETS = (0.1, 1.0, 10.0, 60.0)
+SLACK = 1e-6
+"""Rounding allowed when a plan is held against a bound."""
+
+
+def cell(described: dict[str, Any]) -> dict[str, Any]:
+    """Solve one instance with one solver and check the plan."""
+    pairs = instances(make_scenario(described["scenario"]))
+    program, device = pairs[described["instance"]]
+    if described["solver"] == "bound":
+        begun = time.process_time()
+        return {"bound": exact.relaxation(program, device), "seconds": time.process_time() - begun}
+    got = solve(described["solver"], program, device, described["budget"], described["seed"])
+    try:
+        validate(program, device, got.plan)
+        valid = True
+    except AllocgymError:
+        valid = False
+    return {
+        "saved": saved(program, device, got.plan), "seconds": got.seconds, "bound": got.bound,
+        "valid": valid,
+    }  # fmt: skip
+
+
+def plan_cells(options: Options) -> list[dict[str, Any]]:
+    """Which instances are solved by whom, for how long (``--cases "0.1;1"`` names budgets)."""
+    count = len(instances(make_scenario("test")))
+    every = list(range(count)) if not options.quick else list(range(0, count, 3))
+    subsets = {0.1: every, 1.0: every, 10.0: every[1::5], 60.0: every[1::12]}
+    budgets = BUDGETS[:2] if options.quick else BUDGETS
+    if options.cases:
+        budgets = tuple(b for b in BUDGETS if f"{b:g}" in options.cases)
+    chosen = options.agents or [*SINGLE, *SEARCH]
+    for name in chosen:
+        if name not in SOLVERS:
+            raise unknown("agent", name, SOLVERS)
+    cells = []
+    for scenario, which in (
+        ("test", every),
+        ("compute-bound", range(0, count, 3)),
+        ("ample", range(8)),
+    ):
+        for i in which:
+            base = {"scenario": scenario, "instance": i, "seed": 0}
+            cells.append({**base, "solver": "bound", "budget": 0.0})
+            cells += [{**base, "solver": s, "budget": 0.0} for s in chosen if s in SINGLE]
+            if scenario != "test":
+                cells += [{**base, "solver": s, "budget": 0.1} for s in chosen if s in SEARCH]
+    for seed in range(options.seeds):
+        for budget in budgets:
+            for i in subsets[budget]:
+                base = {"scenario": "test", "instance": i, "seed": seed, "budget": budget}
+                cells += [{**base, "solver": s} for s in chosen if s in SEARCH]
+    return cells
+
+
+def suite(options: Options) -> int:
+    """Run the suite."""
+    begun = time.time()
+    cells = plan_cells(options)
+    folder = (options.out or Path("runs/memory_mapping")) / "cells"
+    found = run_cells(cells, cell, folder, processes=1)
+    pairs = instances(make_scenario("test"))
+    table: dict[tuple[str, float], dict[int, list[float]]] = {}
+    bounds: dict[int, float] = {}
+    invalid = above = 0
+    level = 0.0
+    control: dict[tuple[str, int], list[float]] = {}
+    limit: dict[tuple[str, int], float] = {}
+    for c, r in zip(cells, found, strict=True):
+        key = (c["scenario"], c["instance"])
+        if r.get("bound") is not None:
+            limit[key] = min(limit.get(key, 1.0), r["bound"])
+    for c, r in zip(cells, found, strict=True):
+        if c["solver"] == "bound":
+            continue
+        key = (c["scenario"], c["instance"])
+        invalid += not r["valid"]
+        above += r["saved"] > limit[key] + SLACK
+        if c["scenario"] == "test":
+            table.setdefault((c["solver"], c["budget"]), {}).setdefault(c["instance"], []).append(
+                r["saved"]
+            )
+            bounds[c["instance"]] = limit[key]
+        elif c["solver"] != "drop-all":
+            control.setdefault(key, []).append(r["saved"])
+    level = max(float(np.ptp(v)) for v in control.values()) if control else 0.0
+    best = {i: max(max(v[i]) for v in table.values() if i in v) for i in bounds}
+    mean = {k: {i: float(np.mean(x)) for i, x in v.items()} for k, v in table.items()}
+
+    def versus(a: tuple[str, float], b: tuple[str, float]) -> dict[str, Any] | None:
+        if a not in mean or b not in mean:
+            return None
+        both = sorted(set(mean[a]) & set(mean[b]))
+        d = np.array([mean[a][i] - mean[b][i] for i in both])
+        result = as_dict(paired(-d, np.zeros(len(d)))) if len(d) > 1 else {"mean": -float(d[0])}
+        return {
+            "wins": int((d > 1e-4).sum()), "ties": int((np.abs(d) <= 1e-4).sum()),
+            "losses": int((d < -1e-4).sum()), "points": 100 * float(d.mean()),
+            "worst": 100 * float(d.min()), "paired": result,
+        }  # fmt: skip
+
+    rows = []
+    for (name, budget), values in mean.items():
+        on = sorted(values)
+        v = np.array([values[i] for i in on])
+        gap = np.array([best[i] for i in on]) - v
+        top = np.array([bounds[i] for i in on]) - v
+        d = versus((name, budget), ("xla", 0.0))
+        rows.append([
+            name, budget or "-", len(on), 100 * float(v.mean()), 100 * float(gap.mean()),
+            100 * float(top.mean()), f"{d['wins']}/{d['ties']}/{d['losses']}" if d else "",
+        ])  # fmt: skip
+    columns = [
+        "solver", "CPU s", "instances", "saved %", "gap to best known", "gap to bound",
+        "win/tie/loss against xla",
+    ]  # fmt: skip
+    show(
+        "mapping: unseen programs in the contention band (points of the all-slow time)",
+        columns,
+        rows,
+    )
+    figures = [
+        Figure("plans that are not valid", invalid, "0", invalid == 0, detail=f"{len(cells)} cells"),
+        Figure("plans above the bound", above, "0", above == 0),
+        Figure("spread in the controls", level, "<= 1e-6", level <= 1e-6,
+               detail="compute-bound and ample; drop-all left out of ample"),
+    ]  # fmt: skip
+    alone = versus(("learned", 0.0), ("xla", 0.0))
+    if alone:
+        share = alone["wins"] / max(sum(alone[k] for k in ("wins", "ties", "losses")), 1)
+        figures.append(Figure(
+            "learned alone ahead of xla, share of instances", round(share, 3), "> 0.5", share > 0.5,
+            "aim", f"{alone['wins']}/{alone['ties']}/{alone['losses']}, {alone['points']:+.2f} points",
+        ))  # fmt: skip
+    for budget in BUDGETS:
+        d = versus(("learned+climb", budget), ("order-climb", budget))
+        if d is None:
+            continue
+        if budget <= 1:
+            asked, met = "> 0 points, interval above 0", d["paired"].get("high", d["points"]) < 0
+        else:
+            asked, met = "no worse than 0.2 points", d["worst"] >= -0.2
+        figures.append(Figure(
+            f"learned+climb minus order-climb at {budget:g} s, points", round(d["points"], 3), asked,
+            bool(met), "aim", f"{d['wins']}/{d['ties']}/{d['losses']}, worst {d['worst']:+.2f}",
+        ))  # fmt: skip
+    open_ones = [i for i in bounds if bounds[i] - best[i] > 0.01]
+    results = {
+        "table": {"columns": columns, "rows": rows},
+        "against": {
+            f"{a[0]} {a[1]:g} minus {b[0]} {b[1]:g}": versus(a, b)
+            for a, b in [
+                (("learned", 0.0), ("xla", 0.0)), (("best-of", 0.0), ("xla", 0.0)),
+                *[(("learned+climb", t), (o, t)) for t in BUDGETS for o in ("order-climb", "cp-sat")],
+            ]
+        },
+        "instances": {
+            f"{i}: {pairs[i][0].name}, {pairs[i][1].capacity} B": {
+                "bound": bounds[i], "best": best[i],
+                **{f"{n} {t:g}": v[i] for (n, t), v in mean.items() if i in v},
+            }
+            for i in bounds
+        },
+        "bound leaves more than a point": len(open_ones),
+    }  # fmt: skip
+    return finish("mapping", figures, results, begun, options)
