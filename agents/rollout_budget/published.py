@@ -34,7 +34,8 @@ class KnapsackPublished(Rule):
         """See `Rule.units`."""
         known = np.asarray(view.recent_n >= ENOUGH)
         p = np.where(known, view.recent_k / np.maximum(view.recent_n, 1), 0.5)
-        there = view.prompts > 0
+        there = np.asarray(view.prompts > 0)
+        p = np.asarray(p)
         middle = known & (p > 0) & (p < 1) & there
         never, always = known & (p <= 0) & there, known & (p >= 1) & there
         even = np.minimum(np.round(view.group)[:, None] * view.prompts, view.high)
@@ -48,8 +49,8 @@ class KnapsackPublished(Rule):
         left = view.budget - low.sum(1)
         surplus = np.clip(left - worth.sum(1), 0, None)
         # Who takes what the middle cannot use: never solved, else always solved, else everybody.
-        taker = np.where(never.any(1)[:, None], never, always)
-        taker = np.where(taker.any(1)[:, None], taker, there)
+        taker = np.where(never.any(axis=1, keepdims=True), never, always)
+        taker = np.where(taker.any(axis=1, keepdims=True), taker, there)
         extra = taker * (surplus / np.maximum(taker.sum(1), 1))[:, None]
         first = np.minimum(low + np.floor(extra), view.high).astype(np.int64)
         most = int(view.high.max())

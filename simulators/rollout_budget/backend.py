@@ -259,7 +259,7 @@ class RolloutSimulator(Backend[RolloutOutcome, Shares]):
         )  # fmt: skip
         seconds = costs.twin_seconds if self.engine == "twin" else costs.simpy_seconds
         self._seconds = seconds(self.cost, drawn)
-        self._failed = drawn.fails.any(0).astype(np.int64)
+        self._failed = np.asarray(drawn.fails.any(0)).astype(np.int64)
         self._spent = total(whole)
         self._sums = self._sums + np.stack([total(fresh), self._spent, self._seconds])
         self._tried, self._right, self._mixed, self._tokens = tried, right, mixed, tokens
