@@ -38,7 +38,7 @@ class SetPolicy(nn.Module):
         choices: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        self.settings = {
+        self.settings: dict[str, Any] = {
             "rows": rows, "context": context, "hidden": hidden, "recurrent": recurrent,
         }  # fmt: skip
         self.choices = None if choices is None else [int(c) for c in choices]

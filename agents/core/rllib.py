@@ -49,7 +49,7 @@ class MaskedGaussian(TorchDiagGaussian):
         """Log-probability, ``(batch,)``."""
         return (self._dist.log_prob(value) * self.present).sum(-1)
 
-    def entropy(self) -> Any:
+    def entropy(self, **kwargs: Any) -> Any:
         """Entropy, ``(batch,)``."""
         return (self._dist.entropy() * self.present).sum(-1)
 
@@ -71,7 +71,7 @@ class SetRLModule(TorchRLModule, ValueFunctionAPI):
     def setup(self) -> None:
         """Build the policy for the observation space."""
         space: Any = self.observation_space
-        config = self.model_config
+        config: Any = self.model_config
         self.set_policy = SetPolicy(
             space["claimants"].shape[-1], space["context"].shape[-1], config.get("hidden", 48),
             recurrent=False, skip={int(k): v for k, v in (config.get("skip") or {}).items()},

@@ -67,7 +67,7 @@ class PB2(PBT):
         fresh = super().explored(knobs, resample)
         due = (self.memory.age >= self.every) & self.outcome.ready
         for row in np.flatnonzero(due.any(1)):
-            fresh[row] = self._suggest(row, knobs[row])
+            fresh[row] = self._suggest(int(row), knobs[row])
         return fresh
 
     def _suggest(self, row: int, knobs: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import contextlib
 import contextvars
 import functools
 import importlib
+import logging
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -108,7 +109,7 @@ def connect(address: str | None = None) -> Any:
         try:
             ray.init(
                 **arguments, runtime_env={"env_vars": passed}, log_to_driver=False,
-                logging_level="ERROR",
+                logging_level=logging.ERROR,
             )  # fmt: skip
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise AllocgymError(

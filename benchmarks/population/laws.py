@@ -57,7 +57,7 @@ def suite(options: Options) -> int:
             Figure("Multi-Power Law on public curves", None, "< 0.01 nats", None,
                    detail=f"skipped: set {public_data.VARIABLE}")
         )  # fmt: skip
-    error = edge_error()
+    off = edge_error()
     figures.append(
         Figure(
             "noisy quadratic: diverges past eta h_max = 2, largest error",

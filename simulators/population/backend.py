@@ -41,6 +41,16 @@ class PopulationSimulator(Backend[PopulationOutcome, Plan]):
         overrides: fields of the scenario, by keyword.
     """
 
+    _members: families.Arrays
+    _knobs: np.ndarray
+    _used: np.ndarray
+    _alive: np.ndarray
+    _period: np.ndarray
+    _left: np.ndarray
+    _clock: np.ndarray
+    _streams: np.ndarray
+    _costs: np.ndarray
+
     def __init__(
         self,
         problem: Population,
