@@ -63,6 +63,15 @@ def register_all() -> None:
     networks = "allocgym.real_backend.population.backend"
     register_backend("population", "real", f"{networks}:RealPopulation")
     gym.register(
+        id="allocgym/CurveBudget-v0",
+        entry_point="allocgym.envs.population.curves_env:CurveBudgetEnv",
+        vector_entry_point="allocgym.envs.population.curves_env:CurveBudgetVectorEnv",
+        disable_env_checker=True,
+    )
+    register_problem("curve-budget", "allocgym.envs.population.curves:CurveBudget")
+    recorded = "allocgym.simulators.population.recorded"
+    register_backend("curve-budget", "replay", f"{recorded}:RecordedCurves")
+    gym.register(
         id="allocgym/MemoryMapping-v0",
         entry_point="allocgym.envs.memory_mapping.env:MemoryMappingEnv",
         vector_entry_point="allocgym.envs.memory_mapping.env:MemoryMappingVectorEnv",

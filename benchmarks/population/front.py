@@ -23,6 +23,12 @@ SUITES = {
     "real": Suite(
         f"{_HOME}.real:suite", "frozen controller on real populations (about 4 min)", 10, 2
     ),
+    "curves": Suite(
+        f"{_HOME}.curves:suite",
+        "early stopping, TaskSet to train, AlgoPerf to test (2 min)",
+        100,
+        30,
+    ),
     "speed": Suite(f"{_HOME}.speed:suite", "steps per second, one core (1 min)"),
 }
 

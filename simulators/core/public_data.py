@@ -56,6 +56,21 @@ CATALOGUE = (
         "3GPP 36.213 and 38.214; github.com/jjalcaraz-upct/network-slicing @ 65a3891", "facts; MIT",
         "prb-slicing: rate='tbs', fidelity",
     ),
+    Dataset(
+        "population/mpl_loss_curves", "18 loss curves of language models, 9 schedules each of 2 sizes",
+        "github.com/thu-yao-01-luo/MultiPowerLaw @ 8da9f19", "MIT",
+        "population: fits of the Multi-Power Law",
+    ),
+    Dataset(
+        "population/taskset_dpl", "8 tasks x 1,000 configurations x 51 points",
+        "github.com/releaunifreiburg/DPL @ de44b74 (Google TaskSet)", "Apache-2.0",
+        "curve-budget: scenario taskset (training)",
+    ),
+    Dataset(
+        "population/algoperf", "2,595 training runs with targets, 183,569 evaluations",
+        "github.com/mlcommons/submissions_algorithms @ 12c8e4e", "Apache-2.0",
+        "curve-budget: scenario algoperf (testing only)",
+    ),
 )  # fmt: skip
 
 

@@ -1,0 +1,129 @@
+"""Curve budgets: units are conserved, nothing is copied, what was not recorded is not shown."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from hypothesis import given
+from hypothesis import strategies as st
+
+from allocgym.agents.core.agent import rollout
+from allocgym.agents.population import stopping
+from allocgym.envs.core.errors import AllocgymError
+from allocgym.envs.core.registry import make_backend, make_problem
+from allocgym.envs.population.curves import Allotment
+from allocgym.envs.population.records import Plan
+from allocgym.simulators.core import public_data
+from allocgym.simulators.population.recorded import POINTS
+
+ID = "allocgym:allocgym/CurveBudget-v0"
+
+
+@pytest.fixture
+def backend():
+    return make_backend(make_problem("curve-budget"), "replay", num_envs=6)
+
+
+def test_the_environment_keeps_gymnasiums_rules():
+    check_env(gym.make(ID, full=1).unwrapped, skip_render_check=True)
+    many = gym.make_vec(ID, num_envs=3, full=1)
+    many.reset(seed=0)
+    for _ in range(60):
+        many.step(many.action_space.sample())
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 16), st.integers(1, 9))
+def test_units_are_conserved_and_closed_curves_stay_closed(seed, count, grant):
+    problem = make_problem("curve-budget")
+    backend = make_backend(problem, "replay", num_envs=2, configurations=count, full=1.5,
+                           grant=grant)  # fmt: skip
+    out = backend.reset(np.array([seed, seed + 1]))
+    memory, rng = problem.begin(out), np.random.default_rng(seed)
+    while not out.done.all():
+        action = rng.integers(0, 3, (2, 16))
+        decision = problem.decode(action, memory)
+        problem.check(decision, memory)
+        assert (problem.decode(problem.action_of(decision, memory), memory).units
+                == decision.units).all()  # fmt: skip
+        before, out = out, backend.spend(decision)
+        memory = problem.update(memory, out)
+        assert (out.closed >= before.closed).all()
+        assert not (decision.units * before.closed).any()
+        assert (out.scores <= before.scores + 1e-12).all()
+        assert (out.used.sum(1) + out.left == out.instance.total).all()
+        for key, array in problem.encode(memory).items():
+            assert np.isfinite(array).all(), key
+    # Over before the budget is spent only where no open curve has points left.
+    rest = problem.room(out).sum(1)
+    assert ((out.left == 0) | (rest == 0)).all()
+
+
+@pytest.mark.parametrize("name", [*stopping.SCHEDULERS, "priority"])
+def test_agents_spend_all_and_a_score_is_one_that_was_recorded(backend, name):
+    problem = backend.problem
+    agent = (
+        stopping.LinearPriority(problem, stopping.START)
+        if name == "priority"
+        else stopping.make(name, problem)
+    )
+    outcomes = rollout(agent, backend, np.arange(6))
+    last = outcomes[-1]
+    assert (last.left == 0).all()
+    look = np.take_along_axis(backend._valid, last.used[..., None], 2)[..., 0]
+    assert (last.scores == look).all()
+    times = stopping.time_to_target(outcomes)
+    assert ((times >= 1) & ((times <= 4 * (POINTS - 1)) | np.isinf(times))).all()
+
+
+def test_asha_and_hyperband_touch_more_configurations_than_random_search(backend):
+    touched = {}
+    for name in ("random-search", "asha", "hyperband"):
+        last = rollout(stopping.make(name, backend.problem), backend, np.arange(6))[-1]
+        touched[name] = (last.used > 0).sum(1).mean()
+    assert touched["random-search"] < 6 < touched["asha"]
+    assert touched["hyperband"] > 9
+
+
+def test_an_instance_is_a_function_of_its_seed(backend):
+    one = backend.reset(np.arange(6))
+    alone = make_backend(make_problem("curve-budget"), "replay").reset(np.array([4]))
+    assert (one.scores[4] == alone.scores[0]).all()
+    assert one.instance.target[4] == alone.instance.target[0]
+
+
+def test_copying_is_refused(backend):
+    problem, out = backend.problem, backend.reset(np.arange(6))
+    plan = Plan(np.zeros((6, 16), int), np.ones((6, 16, 1)), np.zeros((6, 16), int))
+    with pytest.raises(AllocgymError, match="nothing can be copied"):
+        problem.check(plan, problem.begin(out))
+    with pytest.raises(AllocgymError, match="copied"):
+        backend._spend(plan)
+    with pytest.raises(AllocgymError, match="units"):
+        backend.spend(Allotment(np.full((6, 16), -1), np.zeros((6, 16), bool)))
+    with pytest.raises(AllocgymError, match=r"tasksett.*Did you mean 'taskset'"):
+        make_backend(problem, "replay", scenario="tasksett")
+    with pytest.raises(AllocgymError, match="asha"):
+        stopping.make("ashaa", problem)
+
+
+def test_a_tuned_agent_survives_its_file(backend, tmp_path):
+    agent = stopping.LinearPriority(backend.problem, stopping.START)
+    stopping.save(tmp_path / "curves.zip", agent, {})
+    again = stopping.make(tmp_path / "curves.zip", backend.problem)
+    a, b = (rollout(x, backend, np.arange(6))[-1] for x in (agent, again))
+    assert a == b
+
+
+@pytest.mark.parametrize("scenario", ["taskset", "algoperf"])
+def test_public_curves_load(scenario):
+    folder = {"taskset": "population/taskset_dpl", "algoperf": "population/algoperf"}[scenario]
+    if not public_data.available(folder):
+        pytest.skip(f"public data {folder} is not here")
+    backend = make_backend(make_problem("curve-budget"), "replay", scenario=scenario, num_envs=8)
+    out = backend.reset(np.arange(8))
+    assert len(backend._tables) == 8 and (out.instance.target > 0).all()
+    for table in backend._tables:
+        assert (np.diff(table.valid, axis=1) <= 0).all() and np.isfinite(table.valid).all()
+    # Somebody among the configurations can reach the target.
+    end = np.where(out.instance.present, backend._valid[..., -1], np.inf).min(1)
+    assert (end <= out.instance.target + 1e-12).all()
