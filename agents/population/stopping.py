@@ -52,6 +52,10 @@ class Episode:
                 return score
         return float(self.scores[index])
 
+    def ranked(self, indices: list[int], units: int) -> list[int]:
+        """Configurations by their loss at ``units``, the best first."""
+        return sorted(indices, key=lambda i: self.at(i, units))
+
 
 def in_turn(episode: Episode) -> Iterator[Job]:
     """Random search: one whole curve after the other."""
@@ -81,7 +85,7 @@ def asha(episode: Episode, eta: int = 3) -> Iterator[Job]:
     while True:
         job = None
         for k in range(len(rungs) - 2, -1, -1):
-            ranked = sorted(reached[k], key=lambda i, k=k: episode.at(i, rungs[k]))
+            ranked = episode.ranked(reached[k], rungs[k])
             top = [i for i in ranked[: len(ranked) // eta] if i not in promoted[k]]
             if not top and fresh == episode.count:
                 # No new configuration is left: the best of those waiting goes on.
@@ -110,7 +114,7 @@ def hyperband(episode: Episode, eta: int = 3) -> Iterator[Job]:
             units = max(round(episode.limit * eta**-k), 1)
             for i in running:
                 yield i, units
-            ranked = sorted(running, key=lambda i, u=units: episode.at(i, u))
+            ranked = episode.ranked(running, units)
             running = ranked[: max(len(ranked) // eta, 1)]
 
 

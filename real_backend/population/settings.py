@@ -105,5 +105,7 @@ def make(scenario: str | Setting, **overrides: Any) -> Setting:
     for key in overrides:
         if key not in fields:
             raise unknown(f"scenario {base.scenario!r}", key, fields)
-    changes = {k: tuple(v) if isinstance(v, list) else v for k, v in overrides.items()}
+    changes: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in overrides.items()
+    }
     return dataclasses.replace(base, **changes)

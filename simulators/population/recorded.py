@@ -196,7 +196,9 @@ class RecordedCurves(Backend[CurveOutcome, Allotment]):
         for key in overrides:
             if key not in fields:
                 raise unknown(f"scenario {scenario.name!r}", key, fields)
-        changes = {k: tuple(v) if isinstance(v, list) else v for k, v in overrides.items()}
+        changes: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in overrides.items()
+        }
         self.scenario = dataclasses.replace(scenario, **changes)
         if num_envs < 1:
             raise AllocgymError(f"num_envs: an integer >= 1 expected, given {num_envs}")
