@@ -75,7 +75,9 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=2)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"{'budget':>6} {'solver':>10} {'saved MB':>9} {'ms/step':>8} {'compile s':>9} {'loss':>8}")
+    print(
+        f"{'budget':>6} {'solver':>10} {'saved MB':>9} {'ms/step':>8} {'compile s':>9} {'loss':>8}"
+    )
     for budget in BUDGETS:
         for name, solver in (("torch dp", "dp"), ("ours", PriorityKnapsack())):
             r = run(solver, budget, given.backend, given.steps, given.layers)

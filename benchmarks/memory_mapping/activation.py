@@ -1,4 +1,4 @@
-"""``--suite activation`` (plans against rules, simulated and real) and ``--suite real`` (random plans)."""
+"""``--suite activation`` (plans against rules) and ``--suite real`` (random plans), both for real."""
 
 from __future__ import annotations
 

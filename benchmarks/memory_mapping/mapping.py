@@ -79,7 +79,7 @@ def suite(options: Options) -> int:
     """Run the suite."""
     begun = time.time()
     cells = plan_cells(options)
-    folder = (options.out or Path("runs/memory_mapping")) / "cells"
+    folder = Path("runs/memory_mapping/cells")
     found = run_cells(cells, cell, folder, processes=1)
     pairs = instances(make_scenario("test"))
     table: dict[tuple[str, float], dict[int, list[float]]] = {}

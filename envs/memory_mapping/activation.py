@@ -246,8 +246,8 @@ class ActivationPlan(Problem[ActivationOutcome, ActivationMemory, GroupChoice]):
         rows[~p.present] = 0
         count = p.present.sum(1)
         context = np.stack([
-            memory.step / count, np.clip(memory.objective, -10, 0), np.minimum(memory.peak / p.budget, 10),
-            p.overlap, np.minimum(p.base / p.budget, 10),
+            memory.step / count, np.clip(memory.objective, -10, 0),
+            np.minimum(memory.peak / p.budget, 10), p.overlap, np.minimum(p.base / p.budget, 10),
         ], 1)  # fmt: skip
         return {
             "claimants": rows, "context": context.astype(np.float32),

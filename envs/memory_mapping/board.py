@@ -101,7 +101,8 @@ def pack(
     t, n, s = shape
     batch = len(programs)
     whole = {
-        "base": t, "size": n, "pages": n, "born": n, "last": n, "head": n, "tensor": s, "since": s, "use": s,
+        "base": t, "size": n, "pages": n, "born": n, "last": n, "head": n,
+        "tensor": s, "since": s, "use": s,
         "following": s,
     }  # fmt: skip
     a = {k: np.zeros((batch, width), np.int64) for k, width in whole.items()}

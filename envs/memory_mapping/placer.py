@@ -8,7 +8,8 @@ The environment decides where and when; whoever plays decides drop, stay or copy
 - *drop*: read from slow memory. A tensor that was born in fast memory is then written back during
   its stay, in idle bandwidth first.
 
-Offsets are first fit, over the rest of the tensor's life where that is free. `board` plays the same rules for a batch; a test holds the two together.
+Offsets are first fit, over the rest of the tensor's life where that is free. `board` plays the same
+rules for a batch; a test holds the two together.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import contextlib
 import os
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -90,6 +91,7 @@ class SlowTier:
             self.pool = torch.empty(max(capacity, 1), dtype=torch.uint8, pin_memory=True)
         else:
             self.file = tempfile.TemporaryFile()
+            weakref.finalize(self, self.file.close)
 
     def restart(self) -> None:
         """Forget what is stored; the space is used again."""

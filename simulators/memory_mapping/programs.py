@@ -141,7 +141,9 @@ def unet(side: int = 64, width: int = 32, depth: int = 3) -> Program:
     x = g.op("silu", 4.0 * side * side * wide, [x], side * side * wide)
     for skip, narrow, larger in reversed(skips):
         up = g.conv("up", x, larger, wide, narrow, 2)
-        both = g.op("concat", 2.0 * larger * larger * narrow, [up, skip], 2 * larger * larger * narrow)
+        both = g.op(
+            "concat", 2.0 * larger * larger * narrow, [up, skip], 2 * larger * larger * narrow
+        )
         a = g.conv("conv", both, larger, 2 * narrow, narrow)
         x = g.op("silu", 4.0 * larger * larger * narrow, [a], larger * larger * narrow)
         side, wide = larger, narrow
