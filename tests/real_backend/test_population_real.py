@@ -17,6 +17,7 @@ pytest.importorskip("sklearn")
 
 from allocgym.agents.core.agent import rollout  # noqa: E402
 from allocgym.agents.population import catalogue  # noqa: E402
+from allocgym.agents.population.grid import GridWSD  # noqa: E402
 from allocgym.envs.core.errors import AllocgymError, CorruptFileError  # noqa: E402
 from allocgym.envs.core.registry import make_backend, make_problem  # noqa: E402
 from allocgym.envs.population.records import Plan, PopulationOutcome  # noqa: E402
@@ -164,6 +165,21 @@ def test_agents_conserve_steps_and_keep_knobs_in_bounds(make, name):
         moved = np.take_along_axis(before.used, out.donor, 1)
         assert (out.used >= moved).all() and (out.scores > 0).all()
     assert np.isfinite(agent.memory.objective).all()
+
+
+def test_a_grid_of_wsd_pays_for_itself_and_goes_on_at_the_best_peak(make):
+    full, short = (make(horizon=8) for _ in range(2))
+    outcomes = rollout(GridWSD(full.problem), full, np.array([0]))
+    assert outcomes[-1].used[0, :4].tolist() == [24] * 4
+    outcomes = rollout(GridWSD(short.problem, share=0.5), short, np.array([0]))
+    # Four periods of twelve steps over three members, then all to the one kept back.
+    assert outcomes[4].used[0, :4].tolist() == [16, 16, 16, 0]
+    assert outcomes[-1].used[0, :4].tolist() == [16, 16, 16, 48]
+    rates = np.array([o.knobs[0, :4, 0] for o in outcomes[1:]])
+    peaks = rates[0, :3]
+    best = outcomes[4].scores[0, :3].argmin()
+    np.testing.assert_allclose(rates[4, 3], peaks[best])
+    assert (np.diff(rates[4:, 3]) <= 0).all() and rates[-1, 3] < peaks[best] / 2
 
 
 @given(st.lists(st.integers(0, 7), min_size=4, max_size=4), st.data())
