@@ -57,6 +57,10 @@ CATALOGUE = (
         "prb-slicing: rate='tbs', fidelity",
     ),
     Dataset(
+        "memory/iopddl", "contest instances B, G, V: strategies per node under a memory limit",
+        "github.com/google/iopddl @ 8a61c43", "Apache-2.0", "memory-mapping: suite strategy",
+    ),
+    Dataset(
         "population/mpl_loss_curves", "18 loss curves of language models, 9 schedules each of 2 sizes",
         "github.com/thu-yao-01-luo/MultiPowerLaw @ 8da9f19", "MIT",
         "population: fits of the Multi-Power Law",
