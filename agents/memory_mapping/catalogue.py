@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,11 @@ from allocgym.envs.memory_mapping.problem import MemoryMapping
 from allocgym.envs.memory_mapping.program import Device, Program
 
 PRETRAINED = Path(__file__).parent / "pretrained"
-RULES = {"drop-all": playing.DropAll, "myopic": playing.Myopic, "random": playing.RandomPlayer}
+RULES: dict[str, Callable[[MemoryMapping], Agent]] = {
+    "drop-all": playing.DropAll,
+    "myopic": playing.Myopic,
+    "random": playing.RandomPlayer,
+}
 SOLVERS = (
     "drop-all", *orders.GREEDY, "learned", "best-of", "order-climb", "learned+climb", "cp-sat",
 )  # fmt: skip

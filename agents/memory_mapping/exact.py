@@ -82,7 +82,9 @@ def cp_sat(
         pages = device.pages(x.size)
         if pages > PAGES or not x.uses:
             continue
-        made, chain, parts = None, None, {}
+        made: Any = None
+        chain: Any = None
+        parts: dict[int, Any] = {}
         leaves = model.new_bool_var("")
         for n, s in enumerate(program.of_tensor[i]):
             g = program.segments[s]

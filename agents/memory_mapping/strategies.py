@@ -116,15 +116,15 @@ def _forest(
             message[i] = total
     back: list[np.ndarray | None] = [None] * n
     for i in reversed(order):
-        m = link[i]
-        if m is not None:
-            joint = m + message[i][None, :]
-            pick = joint.argmin(1)
+        edge = link[i]
+        if edge is not None:
+            joint = edge + message[i][None, :]
+            pick: np.ndarray = joint.argmin(1)
             back[i] = pick
             up = int(parent[i])
             message[up] = message[up] + joint[np.arange(len(pick)), pick]
     out = choice.copy()
     for i in order:
-        table = back[i]
-        out[i] = int(message[i].argmin()) if table is None else int(table[out[parent[i]]])
+        chosen = back[i]
+        out[i] = int(message[i].argmin()) if chosen is None else int(chosen[out[parent[i]]])
     return out

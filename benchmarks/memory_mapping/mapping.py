@@ -48,7 +48,7 @@ def plan_cells(options: Options) -> list[dict[str, Any]]:
     count = len(instances(make_scenario("test")))
     every = list(range(count)) if not options.quick else list(range(0, count, 3))
     subsets = {0.1: every, 1.0: every, 10.0: every[1::5], 60.0: every[1::12]}
-    budgets = BUDGETS[:2] if options.quick else BUDGETS
+    budgets: tuple[float, ...] = BUDGETS[:2] if options.quick else BUDGETS
     if options.cases:
         budgets = tuple(b for b in BUDGETS if f"{b:g}" in options.cases)
     chosen = options.agents or [*SINGLE, *SEARCH]

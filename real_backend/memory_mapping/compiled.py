@@ -56,7 +56,7 @@ def _features(time: float, memory: float, position: float) -> list[float]:
     return [math.log(time / max(memory, 1e-12) + 1e-12), math.log(max(memory, 1e-12)), position]
 
 
-class PriorityKnapsack(CustomKnapsackSolver):  # type: ignore[misc]
+class PriorityKnapsack(CustomKnapsackSolver):
     """Chooses what the partitioner of ``torch.compile`` saves: by priorities, or as an agent says.
 
     Set it as ``torch._functorch.config.activation_memory_budget_solver``. The interface knows *save* and

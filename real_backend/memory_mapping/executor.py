@@ -122,7 +122,8 @@ class SlowTier:
                 flat.record_stream(self.stream)
             return at, size, x.shape, x.dtype
         begun = time.perf_counter()
-        view = memoryview(x.detach().view(-1).view(torch.uint8).numpy())
+        raw: Any = x.detach().view(-1).view(torch.uint8).numpy()
+        view = memoryview(raw)
         done = 0
         while done < size:
             done += os.pwrite(self.file.fileno(), view[done:], at + done)
@@ -141,7 +142,8 @@ class SlowTier:
             return flat.view(dtype).view(shape)
         begun = time.perf_counter()
         flat = torch.empty(size, dtype=torch.uint8)
-        view = memoryview(flat.numpy())
+        raw: Any = flat.numpy()
+        view = memoryview(raw)
         done = 0
         while done < size:
             done += os.preadv(self.file.fileno(), [view[done:]], at + done)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from allocgym.envs.memory_mapping.program import Device, Program
 
 
 def run(
-    comp: np.ndarray, slow: np.ndarray, fast: np.ndarray, copied: np.ndarray,
+    comp: Sequence[float], slow: Sequence[float], fast: Sequence[float], copied: Sequence[float],
     slow_rate: float, fast_rate: float,
 ) -> float:  # fmt: skip
     """Play a program in SimPy.
