@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet -c constraints.txt torch
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[learn,real,plots,dev]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[learn,real,plots,solvers,dev]'
 	touch $(STAMP)
 
 install-ray: install
