@@ -103,8 +103,9 @@ def connect(address: str | None = None) -> Any:
             for key in ("ALLOCGYM_DATA", "ALLOCGYM_CACHE", "OMP_NUM_THREADS")
             if key in os.environ
         }
+        # "local" starts a new one; left out, Ray would look for a cluster that may be long dead.
         arguments: dict[str, Any] = (
-            {"address": address} if address else {"include_dashboard": False}
+            {"address": address} if address else {"address": "local", "include_dashboard": False}
         )
         try:
             ray.init(

@@ -237,9 +237,9 @@ class RolloutBudget(Problem[RolloutOutcome, RolloutMemory, Shares]):
             return self.round(self.index_weights(np.asarray(array, float), memory), memory)
         prompts = columns(memory.prompts)
         prior = prompts / np.maximum(prompts.sum(0), 1)
-        return self.round(
-            columns(budget.anchored_shares(columns(array), prior, self.kappa)), memory
-        )
+        # A copy in the layout of everything else: rows first, environments in long rows.
+        tilt = np.ascontiguousarray(columns(array))
+        return self.round(columns(budget.anchored_shares(tilt, prior, self.kappa)), memory)
 
     def index_weights(self, action: np.ndarray, memory: RolloutMemory) -> np.ndarray:
         """Weights of the five-number action: ``(p^a (1-p)^b u^c / cost^d)^(1/T)`` over a floor.
