@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from allocgym.agents.core.agent import rollout
+from allocgym.agents.core.search import tune
 from allocgym.agents.data_mixing.heuristics import MixingAgent
-from allocgym.envs.core.errors import AllocgymError, missing_extra
+from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.data_mixing.problem import ROW_FEATURES, DataMixing
 
 TERMS = (
@@ -61,32 +61,15 @@ def train(
     Raises:
         ImportError: ``cma`` is not installed.
     """
-    try:
-        import cma
-    except ImportError as error:
-        raise missing_extra("cma", "learn") from error
-    begun = time.perf_counter()
-    start = np.zeros(len(TERMS))
-    start[0] = 1.0
-    search = cma.CMAEvolutionStrategy(start, 0.5, {"seed": seed + 1, "verbose": -9})
-    batch = backend.spec.batch_size
-    for iteration in range(iterations):
-        seeds = 2**40 + (seed * iterations + iteration) * batch + np.arange(batch)
-        candidates = search.ask()
-        scores = []
-        for weights in candidates:
-            agent = IndexMixer(problem, weights)
-            rollout(agent, backend, seeds)
-            memory = agent.memory
-            scores.append(
-                float(np.mean(memory.objective + memory.instance.penalty * memory.violation))
-            )
-        search.tell(candidates, scores)
-        if progress is not None:
-            progress(iteration + 1, -min(scores))
-    weights = [round(float(w), 6) for w in search.result.xfavorite]
-    return IndexMixer(problem, weights), {
-        "trainer": "CMA-ES", "iterations": iterations, "seed": seed,
-        "episodes": iterations * batch * search.popsize,
-        "seconds": round(time.perf_counter() - begun, 1),
-    }  # fmt: skip
+
+    def score(weights: list[float], seeds: np.ndarray) -> float:
+        agent = IndexMixer(problem, weights)
+        rollout(agent, backend, seeds)
+        memory = agent.memory
+        return float(np.mean(memory.objective + memory.instance.penalty * memory.violation))
+
+    start = [1.0, *[0.0] * (len(TERMS) - 1)]
+    weights, information = tune(
+        score, backend.spec.batch_size, start, 0.5, iterations, seed, progress=progress
+    )
+    return IndexMixer(problem, weights), information

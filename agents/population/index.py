@@ -8,15 +8,15 @@ much to forgive it is one of the numbers. Greed is the special case 0.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from allocgym.agents.core.agent import rollout
+from allocgym.agents.core.search import tune
 from allocgym.agents.population.heuristics import PopulationAgent
-from allocgym.envs.core.errors import AllocgymError, missing_extra
+from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.population.problem import Population, ranks
 from allocgym.envs.population.records import Plan
 
@@ -114,30 +114,13 @@ def train(
     Raises:
         ImportError: ``cma`` is not installed.
     """
-    try:
-        import cma
-    except ImportError as error:
-        raise missing_extra("cma", "learn") from error
-    begun = time.perf_counter()
-    search = cma.CMAEvolutionStrategy(
-        list(START), 0.7, {"seed": seed + 1, "verbose": -9, "popsize": 12}
+
+    def score(parameters: list[float], seeds: np.ndarray) -> float:
+        agent = IndexController(problem, parameters)
+        rollout(agent, backend, seeds)
+        return float(np.mean(np.log(agent.memory.objective)))
+
+    parameters, information = tune(
+        score, backend.spec.batch_size, START, 0.7, iterations, seed, 12, progress
     )
-    batch = backend.spec.batch_size
-    for iteration in range(iterations):
-        # Training seeds live above 2**40: no benchmark seed can meet them.
-        seeds = 2**40 + (seed * iterations + iteration) * batch + np.arange(batch)
-        candidates = search.ask()
-        scores = []
-        for parameters in candidates:
-            agent = IndexController(problem, parameters)
-            rollout(agent, backend, seeds)
-            scores.append(float(np.mean(np.log(agent.memory.objective))))
-        search.tell(candidates, scores)
-        if progress is not None:
-            progress(iteration + 1, -min(scores))
-    parameters = [round(float(v), 6) for v in search.result.xfavorite]
-    return IndexController(problem, parameters), {
-        "trainer": "CMA-ES", "iterations": iterations, "seed": seed,
-        "episodes": iterations * batch * search.popsize,
-        "seconds": round(time.perf_counter() - begun, 1),
-    }  # fmt: skip
+    return IndexController(problem, parameters), information

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ import numpy as np
 
 from allocgym.agents.core import agent_file
 from allocgym.agents.core.agent import Agent, rollout
-from allocgym.envs.core.errors import AllocgymError, CorruptFileError, missing_extra, unknown
+from allocgym.agents.core.search import tune
+from allocgym.envs.core.errors import AllocgymError, CorruptFileError, unknown
 from allocgym.envs.population.curves import (
     CONTEXT_FEATURES,
     ROW_FEATURES,
@@ -241,30 +241,14 @@ def train(
     Raises:
         ImportError: ``cma`` is not installed.
     """
-    try:
-        import cma
-    except ImportError as error:
-        raise missing_extra("cma", "learn") from error
-    begun = time.perf_counter()
-    search = cma.CMAEvolutionStrategy(
-        list(START), 0.5, {"seed": seed + 1, "verbose": -9, "popsize": 12}
-    )
-    batch = backend.spec.batch_size
-    for iteration in range(iterations):
-        # Training seeds live above 2**40: no benchmark seed can meet them.
-        seeds = 2**40 + (seed * iterations + iteration) * batch + np.arange(batch)
-        candidates, scores = search.ask(), []
-        for parameters in candidates:
-            outcomes = rollout(LinearPriority(problem, parameters), backend, seeds)
-            total = outcomes[0].instance.total
-            scores.append(float(np.log(np.minimum(time_to_target(outcomes), 2 * total)).mean()))
-        search.tell(candidates, scores)
-    parameters = [round(float(v), 6) for v in search.result.xfavorite]
-    return LinearPriority(problem, parameters), {
-        "trainer": "CMA-ES", "iterations": iterations, "seed": seed,
-        "episodes": iterations * batch * search.popsize,
-        "seconds": round(time.perf_counter() - begun, 1),
-    }  # fmt: skip
+
+    def score(parameters: list[float], seeds: np.ndarray) -> float:
+        outcomes = rollout(LinearPriority(problem, parameters), backend, seeds)
+        total = outcomes[0].instance.total
+        return float(np.log(np.minimum(time_to_target(outcomes), 2 * total)).mean())
+
+    parameters, information = tune(score, backend.spec.batch_size, START, 0.5, iterations, seed, 12)
+    return LinearPriority(problem, parameters), information
 
 
 def save(path: Path, agent: LinearPriority, provenance: dict[str, Any]) -> None:
