@@ -11,36 +11,21 @@ def register_all() -> None:
     """Register environments, problems and back ends. Idempotent; imports none of them."""
     if "allocgym/DataMixing-v0" in gym.registry:
         return
-    gym.register(
-        id="allocgym/DataMixing-v0",
-        entry_point="allocgym.envs.data_mixing.env:DataMixingEnv",
-        vector_entry_point="allocgym.envs.data_mixing.env:DataMixingVectorEnv",
-        disable_env_checker=True,
-    )
+    _environment("DataMixing", "allocgym.envs.data_mixing.env")
     register_problem("data-mixing", "allocgym.envs.data_mixing.problem:DataMixing")
     simulator = "allocgym.simulators.data_mixing.backend"
     register_backend("data-mixing", "simpy", f"{simulator}:simpy_backend")
     register_backend("data-mixing", "twin", f"{simulator}:twin_backend")
     register_backend("data-mixing", "replay", "allocgym.simulators.data_mixing.replay:Replay")
     register_backend("data-mixing", "real", "allocgym.real_backend.data_mixing.backend:RealMixing")
-    gym.register(
-        id="allocgym/RolloutBudget-v0",
-        entry_point="allocgym.envs.rollout_budget.env:RolloutBudgetEnv",
-        vector_entry_point="allocgym.envs.rollout_budget.env:RolloutBudgetVectorEnv",
-        disable_env_checker=True,
-    )
+    _environment("RolloutBudget", "allocgym.envs.rollout_budget.env")
     register_problem("rollout-budget", "allocgym.envs.rollout_budget.problem:RolloutBudget")
     rollouts = "allocgym.simulators.rollout_budget.backend"
     register_backend("rollout-budget", "simpy", f"{rollouts}:simpy_backend")
     register_backend("rollout-budget", "twin", f"{rollouts}:twin_backend")
     grpo = "allocgym.real_backend.rollout_budget.backend"
     register_backend("rollout-budget", "real", f"{grpo}:RealRollouts")
-    gym.register(
-        id="allocgym/PRBSlicing-v0",
-        entry_point="allocgym.envs.prb_slicing.env:PRBSlicingEnv",
-        vector_entry_point="allocgym.envs.prb_slicing.env:PRBSlicingVectorEnv",
-        disable_env_checker=True,
-    )
+    _environment("PRBSlicing", "allocgym.envs.prb_slicing.env")
     register_problem("prb-slicing", "allocgym.envs.prb_slicing.problem:PRBSlicing")
     radio = "allocgym.simulators.prb_slicing"
     register_backend("prb-slicing", "simpy", f"{radio}.backend:simpy_backend")
@@ -50,46 +35,36 @@ def register_all() -> None:
     register_backend("prb-slicing", "linux", f"{live}:linux_backend")
     register_backend("prb-slicing", "scope", f"{live}:scope_backend")
     register_backend("prb-slicing", "ric", f"{live}:ric_backend")
-    gym.register(
-        id="allocgym/Population-v0",
-        entry_point="allocgym.envs.population.env:PopulationEnv",
-        vector_entry_point="allocgym.envs.population.env:PopulationVectorEnv",
-        disable_env_checker=True,
-    )
+    _environment("Population", "allocgym.envs.population.env")
     register_problem("population", "allocgym.envs.population.problem:Population")
     members = "allocgym.simulators.population.backend"
     register_backend("population", "simpy", f"{members}:simpy_backend")
     register_backend("population", "twin", f"{members}:twin_backend")
     networks = "allocgym.real_backend.population.backend"
     register_backend("population", "real", f"{networks}:RealPopulation")
-    gym.register(
-        id="allocgym/CurveBudget-v0",
-        entry_point="allocgym.envs.population.curves_env:CurveBudgetEnv",
-        vector_entry_point="allocgym.envs.population.curves_env:CurveBudgetVectorEnv",
-        disable_env_checker=True,
-    )
+    _environment("CurveBudget", "allocgym.envs.population.curves_env")
     register_problem("curve-budget", "allocgym.envs.population.curves:CurveBudget")
     recorded = "allocgym.simulators.population.recorded"
     register_backend("curve-budget", "replay", f"{recorded}:RecordedCurves")
-    gym.register(
-        id="allocgym/MemoryMapping-v0",
-        entry_point="allocgym.envs.memory_mapping.env:MemoryMappingEnv",
-        vector_entry_point="allocgym.envs.memory_mapping.env:MemoryMappingVectorEnv",
-        disable_env_checker=True,
-    )
+    _environment("MemoryMapping", "allocgym.envs.memory_mapping.env")
     register_problem("memory-mapping", "allocgym.envs.memory_mapping.problem:MemoryMapping")
     mapping = "allocgym.simulators.memory_mapping.backend"
     register_backend("memory-mapping", "simpy", f"{mapping}:simpy_backend")
     register_backend("memory-mapping", "twin", f"{mapping}:twin_backend")
-    gym.register(
-        id="allocgym/ActivationPlan-v0",
-        entry_point="allocgym.envs.memory_mapping.activation_env:ActivationPlanEnv",
-        vector_entry_point="allocgym.envs.memory_mapping.activation_env:ActivationPlanVectorEnv",
-        disable_env_checker=True,
-    )
+    _environment("ActivationPlan", "allocgym.envs.memory_mapping.activation_env")
     register_problem("activation-plan", "allocgym.envs.memory_mapping.activation:ActivationPlan")
     steps = "allocgym.simulators.memory_mapping.activation"
     register_backend("activation-plan", "simpy", f"{steps}:simpy_backend")
     register_backend("activation-plan", "twin", f"{steps}:twin_backend")
     plans = "allocgym.real_backend.memory_mapping.backend"
     register_backend("activation-plan", "torch", f"{plans}:TorchPlan")
+
+
+def _environment(name: str, module: str) -> None:
+    """Name an environment and its batched twin: classes ``<name>Env`` and ``<name>VectorEnv``."""
+    gym.register(
+        id=f"allocgym/{name}-v0",
+        entry_point=f"{module}:{name}Env",
+        vector_entry_point=f"{module}:{name}VectorEnv",
+        disable_env_checker=True,
+    )

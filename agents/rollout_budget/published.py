@@ -6,6 +6,7 @@ comparison is at equal rollouts.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import numpy as np
@@ -242,9 +243,9 @@ class CategoryRule(Rule):
         self._value = np.zeros((batch, 8))
         self._count = np.zeros((batch, 8))
 
+    @abstractmethod
     def shares(self, view: View) -> np.ndarray:
         """``(batch, families)`` shares of the coming round."""
-        raise NotImplementedError
 
     def units(self, view: View) -> np.ndarray:
         """See `Rule.units`."""
@@ -263,9 +264,9 @@ class CategoryRule(Rule):
         spent = np.stack([(tried * (view.family == f)).sum(1) for f in range(view.families)], 1)
         self.learn(mean, spent, view.families)
 
+    @abstractmethod
     def learn(self, mean: np.ndarray, spent: np.ndarray, families: int) -> None:
         """Take in ``(batch, families)`` mean |A| and rollouts."""
-        raise NotImplementedError
 
     def state(self) -> dict[str, Any]:
         """See `Rule.state`."""
