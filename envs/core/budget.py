@@ -10,6 +10,7 @@ import numpy as np
 
 from allocgym.envs.core.arrays import Array, namespace, total
 from allocgym.envs.core.errors import AllocgymError
+from allocgym.envs.core.kernels import kernel
 
 KAPPA = float(np.log(100.0))
 """Default reach of an action: one unit of action multiplies a share's odds by 100."""
@@ -85,28 +86,35 @@ def largest_remainder(amounts: np.ndarray, whole: np.ndarray) -> np.ndarray:
         ``(n, batch)`` int64, columns summing to ``whole`` exactly, each entry the floor or the
         ceiling of what was asked. Ties go to the lower index.
     """
-    # A value that is whole but for rounding error is whole: it must not lose a unit to noise.
-    floors = np.floor(amounts + 1e-9)
-    rest = amounts - floors
-    units = floors.astype(np.int64)
-    missing = np.asarray(whole, dtype=np.int64) - units.sum(0)
-    # Remainders as integers: those equal but for rounding error are equal.
-    key = (rest * 2**26).astype(np.int32)
-    n = len(amounts)
-    if n <= 16:
-        # Made unique by its row, each is ranked by counting who is larger: cheaper than sorting
-        # short columns.
-        key *= 16
-        key -= np.arange(n, dtype=np.int32)[:, None]
-        larger = key[:, None] > key
-        rank = np.add.reduce(larger.view(np.int8), axis=0, dtype=np.int8)
-        missing = missing.astype(np.int8)
-    else:
-        order = np.argsort(-key, axis=0, kind="stable")
-        rank = np.empty_like(order)
-        np.put_along_axis(rank, order, np.arange(n)[:, None], axis=0)
-    units += rank < missing
+    units = np.empty(amounts.shape, np.int64)
+    _round_columns(amounts, np.asarray(whole, dtype=np.int64), units)
     return units
+
+
+@kernel
+def _round_columns(amounts: np.ndarray, whole: np.ndarray, units: np.ndarray) -> None:
+    n, batch = amounts.shape
+    rest = np.empty(n, np.int64)
+    for i in range(batch):
+        missing = whole[i]
+        for j in range(n):
+            # A value that is whole but for rounding error is whole: it must not lose a unit to noise.
+            floor = np.floor(amounts[j, i] + 1e-9)
+            units[j, i] = np.int64(floor)
+            missing -= units[j, i]
+            # Remainders as integers: those equal but for rounding error are equal.
+            rest[j] = np.int64((amounts[j, i] - floor) * 2**26)
+        if n > 32:
+            for j in np.argsort(-rest, kind="mergesort")[:missing]:
+                units[j, i] += 1
+            continue
+        for _ in range(min(missing, n)):
+            largest = 0
+            for j in range(1, n):
+                if rest[j] > rest[largest]:
+                    largest = j
+            units[largest, i] += 1
+            rest[largest] = -(2**26)
 
 
 def split_units(

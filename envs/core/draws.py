@@ -5,37 +5,74 @@ k-th evaluation error of domain d are the same numbers under every policy, in ev
 on either engine: common random numbers by construction.
 
 The generator is the SplitMix64 output function (Steele, Lea and Flood 2014) applied to a counter
-hashed from the key, a counter-based generator like Philox (Salmon et al. 2011) that vectorises in
-a dozen NumPy operations over a whole batch of seeds; ``numpy.random.Philox`` can only be keyed one
-stream at a time, which costs more than the simulator itself. Bulk draws of one stream (data order,
-scenario parameters of a single environment) use ``generator``, which is Philox.
+hashed from the key, a counter-based generator like Philox (Salmon et al. 2011), as compiled
+universal functions over a whole batch of seeds; ``numpy.random.Philox`` can only be keyed one stream
+at a time, which costs more than the simulator itself. Bulk draws of one stream (data order, scenario
+parameters of a single environment) use ``generator``, which is Philox.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 import statistics
 import zlib
+from typing import Any
 
+import numba
 import numpy as np
+
+from allocgym.envs.core.kernels import kernel
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _M1 = np.uint64(0xBF58476D1CE4E5B9)
 _M2 = np.uint64(0x94D049BB133111EB)
-_TWO_PI = 2 * np.pi
 
 
-def _mix(x: np.ndarray) -> np.ndarray:
-    """SplitMix64's finaliser, in place on a uint64 array that the caller owns."""
-    t = x >> np.uint64(30)
-    x ^= t
-    x *= _M1
-    np.right_shift(x, np.uint64(27), out=t)
-    x ^= t
-    x *= _M2
-    np.right_shift(x, np.uint64(31), out=t)
-    x ^= t
-    return x
+@kernel
+def _mix(x: np.uint64) -> np.uint64:
+    """SplitMix64's finaliser."""
+    x = (x ^ (x >> np.uint64(30))) * _M1
+    x = (x ^ (x >> np.uint64(27))) * _M2
+    return x ^ (x >> np.uint64(31))
+
+
+@kernel
+def _bits(state: np.uint64, index: int) -> np.uint64:
+    return _mix(state + (np.uint64(index) + np.uint64(1)) * _GOLDEN)
+
+
+@numba.vectorize(["uint64(uint64)"], cache=True)
+def _mixed(x: np.uint64) -> np.uint64:
+    return _mix(x)
+
+
+@numba.vectorize(["float64(uint64, int64)"], cache=True)
+def _uniform(state: np.uint64, index: int) -> float:
+    return (np.float64(_bits(state, index) >> np.uint64(11)) + 0.5) * 2.0**-53
+
+
+def _box_muller(dtype: type) -> Any:
+    """Compile a pair of normal draws at one precision."""
+    unit, half, turn, two = dtype(2.0**-32), dtype(2.0**-33), dtype(2 * np.pi), dtype(2)
+    name = np.dtype(dtype).name
+
+    @numba.guvectorize(
+        [f"void(uint64, int64, {name}[:], {name}[:])"], "(),()->(),()", cache=True
+    )  # fmt: skip
+    def pair(state: np.uint64, index: int, first: np.ndarray, second: np.ndarray) -> None:
+        bits = _bits(state, index)
+        low, high = dtype(bits & np.uint64(0xFFFFFFFF)), dtype(bits >> np.uint64(32))
+        # In float32 the largest radius can round to 1 or just above, whose logarithm is not negative.
+        radius = math.sqrt(abs(two * math.log(low * unit + half)))
+        angle = high * unit * turn
+        first[0] = radius * math.cos(angle)
+        second[0] = radius * math.sin(angle)
+
+    return pair
+
+
+_PAIRS = {dtype: _box_muller(dtype) for dtype in (np.float64, np.float32)}
 
 
 @functools.cache
@@ -55,21 +92,16 @@ def stream(seeds: np.ndarray, purpose: str, claimants: int = 1) -> np.ndarray:
         ``(n, batch)`` uint64 states for `uniform` and `normal`.
     """
     with np.errstate(over="ignore"):
-        base = _mix((np.asarray(seeds).astype(np.uint64) + np.uint64(1)) * _GOLDEN)
-        base = _mix(base + _code(purpose) * _GOLDEN)
+        base = _mixed((np.asarray(seeds).astype(np.uint64) + np.uint64(1)) * _GOLDEN)
+        base = _mixed(base + _code(purpose) * _GOLDEN)
         rows = np.arange(1, claimants + 1, dtype=np.uint64)[:, None] * _GOLDEN
-        return _mix(base[None, :] + rows)
-
-
-def _bits(state: np.ndarray, index: np.ndarray | int) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        counter = (np.asarray(index).astype(np.uint64) + np.uint64(1)) * _GOLDEN
-        return _mix(state + counter)
+        return _mixed(base[None, :] + rows)
 
 
 def uniform(state: np.ndarray, index: np.ndarray | int) -> np.ndarray:
     """Draw number ``index`` of each stream: float64 in (0, 1), shape of ``state``."""
-    return ((_bits(state, index) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    drawn: np.ndarray = _uniform(state, index)
+    return drawn
 
 
 def normal(state: np.ndarray, index: np.ndarray | int, dtype: type = np.float64) -> np.ndarray:
@@ -81,39 +113,35 @@ def normal_pair(
     state: np.ndarray, index: np.ndarray | int, dtype: type = np.float64
 ) -> tuple[np.ndarray, np.ndarray]:
     """Two independent standard normal draws from each stream (Box-Muller)."""
-    bits = _bits(state, index)
-    halves: np.ndarray = bits.view(np.uint32).astype(dtype)
-    halves *= dtype(2.0**-32)
-    radius, angle = halves[..., ::2].copy(), halves[..., 1::2].copy()
-    radius += dtype(2.0**-33)
-    np.log(radius, out=radius)
-    radius *= dtype(-2)
-    # In float32 the largest radius can round to 1 or just above, whose logarithm is not negative.
-    np.sqrt(np.abs(radius, out=radius), out=radius)
-    angle *= dtype(_TWO_PI)
-    return radius * np.cos(angle), radius * np.sin(angle)
+    first, second = _PAIRS[dtype](state, index)
+    return first, second
 
 
 LANES = 4
-"""Short draws that one hash yields: see `lanes`."""
-_SHIFTS = np.arange(LANES, dtype=np.uint64)[:, None] * np.uint64(16)
+"""Short draws that one hash yields."""
 
 
 def lane_stream(seeds: np.ndarray, purpose: str, count: int) -> np.ndarray:
-    """Hash (seed, purpose) into the stream states that ``count`` short draws need (see `lanes`)."""
+    """Hash (seed, purpose) into the stream states that ``count`` short draws need."""
     return stream(seeds, purpose, -(-count // LANES))
 
 
-def lanes(state: np.ndarray, index: np.ndarray | int, count: int) -> np.ndarray:
-    """Draw ``count`` 16-bit numbers per environment: ``(count, batch)`` int64 in [0, 65535].
+@kernel
+def _lane(state: np.ndarray, index: np.ndarray, j: int, i: int) -> np.uint64:
+    """Draw 16 bits, four times from one hash: whole number j of environment i."""
+    bits = _bits(state[j // LANES, i], index[i])
+    return (bits >> np.uint64(16 * (j % LANES))) & np.uint64(0xFFFF)
 
-    Four to a hash, for where many coarse draws are needed every step (measurement errors, jitter of
-    durations): number j is a function of (seed, purpose, index, j), whatever ``count`` is.
-    """
-    bits = _bits(state, index)
-    parts = bits[:, None] >> _SHIFTS
-    parts &= np.uint64(0xFFFF)
-    return parts.reshape(-1, bits.shape[1])[:count].view(np.int64)
+
+@kernel
+def _look_up(state: np.ndarray, index: np.ndarray, table: np.ndarray, out: np.ndarray) -> None:
+    for j in range(out.shape[0]):
+        for i in range(out.shape[1]):
+            out[j, i] = table[_lane(state, index, j, i)]
+
+
+def _each(index: np.ndarray | int, state: np.ndarray) -> np.ndarray:
+    return index if isinstance(index, np.ndarray) else np.full(state.shape[1], index)
 
 
 @functools.cache
@@ -123,22 +151,30 @@ def _quantiles(dtype: type) -> np.ndarray:
     return np.concatenate([-np.array(upper[::-1]), upper]).astype(dtype)
 
 
+@functools.cache
+def _middles() -> np.ndarray:
+    return (np.arange(2**16) + 0.5) * 2.0**-16
+
+
 def short_normals(
     state: np.ndarray, index: np.ndarray | int, count: int, dtype: type = np.float64
 ) -> np.ndarray:
     """Draw ``(count, batch)`` from the standard normal distribution at 65,536 equally likely values.
 
-    A third of the time of `normal`; the largest value is 4.17.
+    For where many coarse draws are needed every step (measurement errors, jitter of durations):
+    number j is a function of (seed, purpose, index, j), whatever ``count`` is. A fifth of the time of
+    `normal`; the largest value is 4.17.
     """
-    return np.take(_quantiles(dtype), lanes(state, index, count))
+    out = np.empty((count, state.shape[1]), dtype)
+    _look_up(state, _each(index, state), _quantiles(dtype), out)
+    return out
 
 
 def short_uniforms(state: np.ndarray, index: np.ndarray | int, count: int) -> np.ndarray:
     """Draw ``(count, batch)`` float64 in (0, 1), at 65,536 equally likely values."""
-    drawn: np.ndarray = lanes(state, index, count).astype(np.float64)
-    drawn += 0.5
-    drawn *= 2.0**-16
-    return drawn
+    out = np.empty((count, state.shape[1]))
+    _look_up(state, _each(index, state), _middles(), out)
+    return out
 
 
 def generator(seed: int, purpose: str) -> np.random.Generator:
