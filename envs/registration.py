@@ -58,6 +58,10 @@ def register_all() -> None:
     register_backend("activation-plan", "twin", f"{steps}:twin_backend")
     plans = "allocgym.real_backend.memory_mapping.backend"
     register_backend("activation-plan", "torch", f"{plans}:TorchPlan")
+    _environment("Packing", "allocgym.envs.memory_mapping.packing_env")
+    register_problem("packing", "allocgym.envs.memory_mapping.packing:Packing")
+    packings = "allocgym.simulators.memory_mapping.packings"
+    register_backend("packing", "twin", f"{packings}:PackingSimulator")
 
 
 def _environment(name: str, module: str) -> None:

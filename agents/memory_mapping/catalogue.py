@@ -20,6 +20,8 @@ from allocgym.envs.memory_mapping.problem import MemoryMapping
 from allocgym.envs.memory_mapping.program import Device, Program
 
 PRETRAINED = Path(__file__).parent / "pretrained"
+SHIPPED = ("priorities",)
+"""Agent files of this problem in that folder."""
 RULES: dict[str, Callable[[MemoryMapping], Agent]] = {
     "drop-all": playing.DropAll,
     "myopic": playing.Myopic,
@@ -32,8 +34,7 @@ SOLVERS = (
 
 def names() -> list[str]:
     """Names `make` understands, besides paths of agent files."""
-    shipped = [p.stem for p in sorted(PRETRAINED.glob("*.zip"))]
-    return [*RULES, *orders.GREEDY, "order-climb", *shipped]
+    return [*RULES, *orders.GREEDY, "order-climb", *SHIPPED]
 
 
 def make(name: str | Path, problem: MemoryMapping) -> Agent:

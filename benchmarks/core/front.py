@@ -101,3 +101,4 @@ register_front("rollout-budget", "allocgym.benchmarks.rollout_budget.front:FRONT
 register_front("prb-slicing", "allocgym.benchmarks.prb_slicing.front:FRONT")
 register_front("population", "allocgym.benchmarks.population.front:FRONT")
 register_front("memory-mapping", "allocgym.benchmarks.memory_mapping.front:FRONT")
+register_front("packing", "allocgym.benchmarks.memory_mapping.side_fronts:PACKING")

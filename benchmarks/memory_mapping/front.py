@@ -23,6 +23,9 @@ SUITES = {
         f"{_HOME}.activation:suite", "plans against torch's and simple rules, for real (about 6 min)"
     ),
     "real": Suite(f"{_HOME}.activation:real", "20 random plans a model on a CPU (about 6 min)"),
+    "packing": Suite(
+        f"{_HOME}.packing:suite", "MiniMalloc's 11 inputs and generated ones (about 8 min)"
+    ),
     "strategy": Suite(f"{_HOME}.strategy:suite", "IOPDDL B and G (about 2 min)"),
     "speed": Suite(f"{_HOME}.speed:suite", "evaluator and environment (about 1 min)"),
 }  # fmt: skip

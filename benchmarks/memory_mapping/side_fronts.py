@@ -1,0 +1,112 @@
+"""The other memory problems on the command line: packing, activation plans, strategy selection."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from allocgym.agents.core.agent import Agent
+from allocgym.agents.memory_mapping import packings
+from allocgym.benchmarks.core.front import Front
+from allocgym.benchmarks.core.main import Suite
+from allocgym.envs.core.contracts import Problem
+from allocgym.envs.core.errors import unknown
+from allocgym.simulators.memory_mapping import packings as packing_instances
+
+_HOME = "allocgym.benchmarks.memory_mapping"
+
+
+class SideFront(Front):
+    """A front whose agents are compared by the objective at the end of an episode.
+
+    Attributes:
+        reference: agent that the others are held against.
+        unit: the objective's name in tables, and what it is multiplied by.
+    """
+
+    package: ClassVar[str] = "memory_mapping"
+    reference: ClassVar[str]
+    unit: ClassVar[tuple[str, float]]
+
+    def evaluate(
+        self, scenario: str, agents: list[str], seeds: int, overrides: dict[str, Any]
+    ) -> None:
+        """See `Front.evaluate`."""
+        from allocgym.agents.core.agent import rollout
+        from allocgym.benchmarks.core.compare import paired
+        from allocgym.benchmarks.core.suite import show
+        from allocgym.envs.core.registry import make_backend, make_problem
+
+        arguments = {k: overrides.pop(k) for k in ("n_max",) if k in overrides}
+        problem: Any = make_problem(self.problem, **arguments)
+        asked = [a for a in agents if a != "uniform"]
+        found = {}
+        for name in dict.fromkeys([self.reference, *asked]):
+            back = make_backend(problem, "twin", scenario=scenario, num_envs=seeds, **overrides)
+            agent = self.make_agent(name, problem)
+            last = rollout(agent, back, np.arange(seeds))[-1]
+            found[name] = problem.begin(last).objective * self.unit[1]
+        rows = []
+        for name, got in sorted(found.items(), key=lambda item: -item[1].mean()):
+            d = paired(-got, -found[self.reference])
+            text = f"{-d.mean:+.3f} [{-d.high:+.3f}, {-d.low:+.3f}]"
+            rows.append([name, float(got.mean()), text])
+        columns = ["agent", self.unit[0], f"more than {self.reference}, 95 %"]
+        show(f"{scenario} ({seeds} paired seeds)", columns, rows)
+
+
+class PackingFront(SideFront):
+    """See `Front`."""
+
+    problem: ClassVar[str] = "packing"
+    env_ids: ClassVar[tuple[str, ...]] = ("allocgym/Packing-v0",)
+    scenario: ClassVar[str] = "tight"
+    fallback: ClassVar[str] = "area"
+    reference: ClassVar[str] = "size"
+    unit: ClassVar[tuple[str, float]] = ("minus height / capacity", 1.0)
+    trainers: ClassVar[dict[str, int]] = {"cma": 200}
+    suites: ClassVar[dict[str, Suite]] = {
+        "packing": Suite(
+            f"{_HOME}.packing:suite", "MiniMalloc's 11 inputs and generated ones (about 8 min)"
+        ),
+    }
+
+    def scenarios(self) -> list[str]:
+        """See `Front.scenarios`."""
+        return list(packing_instances.SCENARIOS)
+
+    def agents(self) -> list[str]:
+        """See `Front.agents`."""
+        return packings.names()
+
+    def make_agent(self, name: str, problem: Problem) -> Agent:
+        """See `Front.make_agent`."""
+        made: Any = problem
+        return packings.Packer(made, name)
+
+    def train(
+        self, out: Path, scenario: str, trainer: str, iterations: int, seed: int,
+        overrides: dict[str, Any],
+    ) -> dict[str, Any]:  # fmt: skip
+        """See `Front.train`: generated instances of several sizes, with and without slack."""
+        if trainer not in self.trainers:
+            raise unknown("trainer", trainer, self.trainers)
+        members = int(overrides.get("members", 3))
+
+        def draw(number: int) -> Any:
+            kind = ("tight", "slack")[number % 2]
+            return packing_instances.generated(kind, number, 32 + 16 * (number % 9))
+
+        policy, provenance = packings.train(draw, members, iterations, seed)
+        policy.save(out, provenance)
+        return provenance
+
+    def status(self, spec: Any, keyed: Any, outcome: Any) -> str:
+        """See `Front.status`."""
+        height = outcome.state.height[0] / outcome.state.capacity[0]
+        return f"{int(outcome.step[0])} placed, height {height:.3f} of the capacity"
+
+
+PACKING = PackingFront()
