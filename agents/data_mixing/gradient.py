@@ -18,12 +18,8 @@ from allocgym.agents.core.networks import SetPolicy
 from allocgym.agents.data_mixing.oracles import within_limits
 from allocgym.envs.core import budget
 from allocgym.envs.core.arrays import columns
-from allocgym.envs.data_mixing.problem import (
-    CONTEXT_FEATURES,
-    ROW_FEATURES,
-    DataMixing,
-    objective,
-)
+from allocgym.envs.data_mixing.observation import CONTEXT_FEATURES, ROW_FEATURES
+from allocgym.envs.data_mixing.problem import DataMixing, objective
 from allocgym.envs.data_mixing.records import MixingOutcome
 
 

@@ -11,7 +11,8 @@ from allocgym.agents.core.agent import rollout
 from allocgym.agents.core.search import tune
 from allocgym.agents.data_mixing.heuristics import MixingAgent
 from allocgym.envs.core.errors import AllocgymError
-from allocgym.envs.data_mixing.problem import ROW_FEATURES, DataMixing
+from allocgym.envs.data_mixing.observation import ROW_FEATURES
+from allocgym.envs.data_mixing.problem import DataMixing
 
 TERMS = (
     "log weight", "log prior", "is source", "log loss / start", "log loss slope",

@@ -14,7 +14,7 @@ from allocgym.agents.data_mixing import catalogue
 from allocgym.envs.core.environment import AllocationVectorEnv
 from allocgym.envs.core.errors import unknown
 from allocgym.envs.core.registry import make_backend, make_problem
-from allocgym.envs.data_mixing.problem import ROW_FEATURES
+from allocgym.envs.data_mixing.observation import ROW_FEATURES
 
 TRAINERS = ("gradient", "ppo", "cma", "rllib-ppo", "rllib-appo")
 

@@ -12,6 +12,7 @@ from allocgym.envs.core.arrays import Array, namespace, total
 from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.core.kernels import kernel
 
+_BLOCK = 64
 KAPPA = float(np.log(100.0))
 """Default reach of an action: one unit of action multiplies a share's odds by 100."""
 
@@ -86,35 +87,92 @@ def largest_remainder(amounts: np.ndarray, whole: np.ndarray) -> np.ndarray:
         ``(n, batch)`` int64, columns summing to ``whole`` exactly, each entry the floor or the
         ceiling of what was asked. Ties go to the lower index.
     """
+    whole = np.asarray(whole, dtype=np.int64)
     units = np.empty(amounts.shape, np.int64)
-    _round_columns(amounts, np.asarray(whole, dtype=np.int64), units)
+    _round(amounts, whole.copy(), units, np.empty(amounts.shape, np.int32), len(whole))
     return units
 
 
 @kernel
-def _round_columns(amounts: np.ndarray, whole: np.ndarray, units: np.ndarray) -> None:
-    n, batch = amounts.shape
-    rest = np.empty(n, np.int64)
-    for i in range(batch):
-        missing = whole[i]
-        for j in range(n):
-            # A value that is whole but for rounding error is whole: it must not lose a unit to noise.
-            floor = np.floor(amounts[j, i] + 1e-9)
+def _round(
+    asked: np.ndarray, missing: np.ndarray, units: np.ndarray, rest: np.ndarray, size: int
+) -> None:
+    """Round the first ``size`` columns; ``missing`` starts as their totals, ``rest`` is scratch."""
+    n = len(units)
+    for j in range(n):
+        for i in range(size):
+            # A value that is whole but for rounding error is whole: no unit is lost to noise.
+            floor = np.floor(asked[j, i] + 1e-9)
             units[j, i] = np.int64(floor)
-            missing -= units[j, i]
+            missing[i] -= units[j, i]
             # Remainders as integers: those equal but for rounding error are equal.
-            rest[j] = np.int64((amounts[j, i] - floor) * 2**26)
-        if n > 32:
-            for j in np.argsort(-rest, kind="mergesort")[:missing]:
+            rest[j, i] = np.int32((asked[j, i] - floor) * 2**26)
+    if n > 32:
+        for i in range(size):
+            for j in np.argsort(-rest[:, i], kind="mergesort")[: missing[i]]:
                 units[j, i] += 1
-            continue
-        for _ in range(min(missing, n)):
-            largest = 0
-            for j in range(1, n):
-                if rest[j] > rest[largest]:
-                    largest = j
-            units[largest, i] += 1
-            rest[largest] = -(2**26)
+        return
+    # Made unique by its row, each is ranked by counting who is larger: no branches, no sort.
+    for j in range(n):
+        for i in range(size):
+            rest[j, i] = rest[j, i] * 32 - j
+    larger = np.empty(size, np.int32)
+    for j in range(n):
+        larger[:] = 0
+        for k in range(n):
+            for i in range(size):
+                larger[i] += rest[k, i] > rest[j, i]
+        for i in range(size):
+            units[j, i] += larger[i] < missing[i]
+
+
+def above_floors(
+    shares: np.ndarray, whole: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> np.ndarray | None:
+    """Give every claimant its floor first and divide the rest by shares, in whole units.
+
+    Args:
+        shares: ``(n, batch)``, columns summing to 1.
+        whole: ``(batch,)`` units to give away, at least the floors' sum.
+        low: ``(n, batch)`` least units of each claimant.
+        high: ``(n, batch)`` most units of each claimant.
+
+    Returns:
+        ``(n, batch)`` int64, columns summing to ``whole`` exactly; None where some ``high`` binds
+        (then `split_units` has to share out what is cut off).
+    """
+    units = np.empty(shares.shape, np.int64)
+    fits = _fill_above(shares, np.asarray(whole, dtype=np.int64), low, high, units)
+    return units if fits else None
+
+
+@kernel
+def _fill_above(
+    shares: np.ndarray, whole: np.ndarray, low: np.ndarray, high: np.ndarray, units: np.ndarray
+) -> bool:
+    n, batch = shares.shape
+    # A few columns at a time: what is written is read again while it is in the cache.
+    asked, given = np.empty((n, _BLOCK)), np.empty((n, _BLOCK), np.int64)
+    rest, missing = np.empty((n, _BLOCK), np.int32), np.empty(_BLOCK, np.int64)
+    room = np.empty(_BLOCK, np.int64)
+    for begin in range(0, batch, _BLOCK):
+        end = min(begin + _BLOCK, batch)
+        size = end - begin
+        room[:size] = whole[begin:end]
+        for j in range(n):
+            for i in range(size):
+                room[i] -= low[j, begin + i]
+        over = 0
+        for j in range(n):
+            for i in range(size):
+                asked[j, i] = shares[j, begin + i] * room[i] + low[j, begin + i]
+                over += asked[j, i] > high[j, begin + i]
+        if over:
+            return False
+        missing[:size] = whole[begin:end]
+        _round(asked, missing, given, rest, size)
+        units[:, begin:end] = given[:, :size]
+    return True
 
 
 def split_units(

@@ -127,17 +127,14 @@ def lane_stream(seeds: np.ndarray, purpose: str, count: int) -> np.ndarray:
 
 
 @kernel
-def _lane(state: np.ndarray, index: np.ndarray, j: int, i: int) -> np.uint64:
-    """Draw 16 bits, four times from one hash: whole number j of environment i."""
-    bits = _bits(state[j // LANES, i], index[i])
-    return (bits >> np.uint64(16 * (j % LANES))) & np.uint64(0xFFFF)
-
-
-@kernel
 def _look_up(state: np.ndarray, index: np.ndarray, table: np.ndarray, out: np.ndarray) -> None:
-    for j in range(out.shape[0]):
+    """Fill row j with entries of a table, chosen by 16 bits of the hash that four rows share."""
+    for row in range(0, out.shape[0], LANES):
         for i in range(out.shape[1]):
-            out[j, i] = table[_lane(state, index, j, i)]
+            bits = _bits(state[row // LANES, i], index[i])
+            for j in range(row, min(row + LANES, out.shape[0])):
+                out[j, i] = table[bits & np.uint64(0xFFFF)]
+                bits >>= np.uint64(16)
 
 
 def _each(index: np.ndarray | int, state: np.ndarray) -> np.ndarray:

@@ -11,27 +11,15 @@ from allocgym.envs.core import budget
 from allocgym.envs.core.arrays import Array, columns, namespace, total
 from allocgym.envs.core.contracts import Problem, Shares
 from allocgym.envs.core.errors import AllocgymError
+from allocgym.envs.data_mixing import observation
+from allocgym.envs.data_mixing.observation import (
+    BOUND,
+    CONTEXT_FEATURES,
+    ROW_FEATURES,
+    UNCONSTRAINED,
+    rise,
+)
 from allocgym.envs.data_mixing.records import MixingInstance, MixingMemory, MixingOutcome
-
-ROW_FEATURES = (
-    "log loss / start", "log loss slope, 1 period", "log loss slope, 2 periods",
-    "log loss / own lowest", "log loss / mean of domains", "first-period log drop",
-    "last share x K", "share so far x K", "log prior x K", "log weight x K", "is source",
-    "constraint slack", "fraction of limit used", "epochs seen",
-)  # fmt: skip
-CONTEXT_FEATURES = (
-    "progress", "hidden horizon", "learning rate", "learning rate left", "log K", "log effort",
-    "noise", "worst-domain objective", "constrained",
-)  # fmt: skip
-BOUND = 10.0
-UNCONSTRAINED = 1e6
-
-
-def rise(heldout: Array, start: Array, instance: MixingInstance) -> Array:
-    """Mean rise of the source domains' loss since the start, ``(n, batch)`` in, ``(batch,)`` out."""
-    source = columns(instance.source)
-    count = total(source * 1.0)
-    return total((heldout - start) * source) / (count + (count == 0))
 
 
 def objective(heldout: Array, start: Array, instance: MixingInstance) -> tuple[Array, Array]:
@@ -114,93 +102,36 @@ class DataMixing(Problem[MixingOutcome, MixingMemory, Shares]):
 
     def update(self, memory: MixingMemory, outcome: MixingOutcome) -> MixingMemory:
         """See `Problem.update`. An outcome that is not ``valid`` leaves the losses as they were."""
-        xp = namespace(outcome.losses)
-        logs = xp.log(outcome.losses)
-        if not outcome.valid.all():
-            logs = xp.where(outcome.valid[:, None], logs, memory.last)
         value, excess = objective(
             columns(outcome.heldout), columns(memory.heldout_start), outcome.instance
         )
-        drop = memory.drop
         first = outcome.period == 1
-        if first.any():
-            drop = xp.where(first[:, None], logs - memory.start, drop)
-        units = columns(outcome.units)
-        if xp is np:
-            units = units.astype(logs.dtype)
-        share = units / total(units)
+        if isinstance(outcome.losses, np.ndarray):
+            logs, lowest, drop, share = (np.empty_like(memory.last) for _ in range(4))
+            observation.digest(
+                columns(outcome.losses), outcome.valid, first, columns(outcome.units),
+                columns(memory.last), columns(memory.start), columns(memory.lowest),
+                columns(memory.drop), columns(logs), columns(lowest), columns(drop), columns(share),
+            )  # fmt: skip
+        else:
+            xp = namespace(outcome.losses)
+            logs = xp.log(outcome.losses)
+            logs = xp.where(outcome.valid[:, None], logs, memory.last)
+            lowest = xp.minimum(memory.lowest, logs)
+            drop = xp.where(first[:, None], logs - memory.start, memory.drop)
+            share = columns(columns(outcome.units) / total(columns(outcome.units)))
         return MixingMemory(
             start=memory.start, last=logs, before=memory.last, earlier=memory.before,
-            lowest=xp.minimum(memory.lowest, logs), drop=drop, share=columns(share),
-            seen=outcome.seen, fixed=memory.fixed, objective=value, violation=excess,
-            heldout_start=memory.heldout_start, period=outcome.period, lr=outcome.lr,
-            lr_left=outcome.lr_left, instance=outcome.instance,
+            lowest=lowest, drop=drop, share=share, seen=outcome.seen, fixed=memory.fixed,
+            objective=value, violation=excess, heldout_start=memory.heldout_start,
+            period=outcome.period, lr=outcome.lr, lr_left=outcome.lr_left, instance=outcome.instance,
         )  # fmt: skip
 
     def encode(self, memory: MixingMemory) -> dict[str, Any]:
         """See `Problem.encode`. Accepts a memory of tensors too, and is differentiable there."""
-        inst = memory.instance
-        xp = namespace(memory.last)
-        present = columns(inst.present)
-        mask = present * 1.0 if xp is not np else present.astype(np.float32)
-        count = total(mask)
-        log = columns(memory.last)
-        so_far = memory.period * inst.budget
-        seen = columns(memory.seen)
-        if xp is np:
-            seen = seen.astype(mask.dtype)
-        fixed: Array = memory.fixed
-        fixed = fixed.transpose(2, 1, 0) if xp is np else fixed.permute(2, 1, 0)
-        constrained = inst.epsilon < UNCONSTRAINED
-        slack = mask * 0
-        if constrained.any():
-            drift = rise(xp.exp(log), xp.exp(columns(memory.start)), inst)
-            room = (inst.epsilon.clip(None, UNCONSTRAINED) - drift) * 10
-            slack = slack + room * constrained
-        start, earlier = columns(memory.start), columns(memory.earlier)
-        rows = (
-            (log - start, 5.0),
-            (log - columns(memory.before), 20.0),
-            (log - earlier, 20.0),
-            (log - columns(memory.lowest), 20.0),
-            (log - total(log * mask) / count, 2.0),
-            (columns(memory.drop), 5.0),
-            (columns(memory.share), count),
-            (seen, self._single(count / (so_far + (so_far == 0)), seen)),
-            (fixed[0], 1.0),
-            (fixed[1], 1.0),
-            (fixed[2], 1.0),
-            (slack, 1.0),
-            (seen, fixed[3]),
-            (seen, fixed[4]),
-        )
-        open_ = 1 - inst.hidden
-        context = (
-            memory.period / inst.horizon * open_, inst.hidden, memory.lr, memory.lr_left * open_,
-            xp.log(count), xp.log(inst.effort), inst.noise * 50, inst.worst, constrained * 1.0,
-        )  # fmt: skip
-        if xp is np:
-            block = np.empty((len(rows), *mask.shape), np.float32)
-            for k, (row, scale) in enumerate(rows):
-                np.multiply(row, scale, out=block[k], casting="same_kind")
-            block *= mask
-            np.clip(block, -BOUND, BOUND, out=block)
-            side = np.empty((len(context), mask.shape[1]), np.float32)
-            for k, entry in enumerate(context):
-                side[k] = entry
-            return {
-                "claimants": block.transpose(2, 1, 0),
-                "context": side.clip(-BOUND, BOUND).T,
-                "present": inst.present.view(np.int8),
-            }
-        block = xp.stack([row * scale * mask for row, scale in rows]).clip(-BOUND, BOUND)
-        side = xp.stack([entry * xp.ones_like(count) for entry in context]).clip(-BOUND, BOUND)
-        return {"claimants": block.permute(2, 1, 0), "context": side.T, "present": inst.present}
-
-    @staticmethod
-    def _single(array: Array, like: Array) -> Array:
-        """Match a dtype: one float64 factor would make every product with it float64."""
-        return array.astype(like.dtype, copy=False) if isinstance(array, np.ndarray) else array
+        if isinstance(memory.last, np.ndarray):
+            return observation.encode(memory)
+        return observation.encode_tensors(memory)
 
     def decode(self, action: np.ndarray, memory: MixingMemory) -> Shares:
         """Tilt the prior, give every domain its floor first, round to whole units within limits."""
@@ -210,11 +141,11 @@ class DataMixing(Problem[MixingOutcome, MixingMemory, Shares]):
         tilt = np.ascontiguousarray(columns(array))
         tilted = budget.anchored_shares(tilt, columns(inst.prior), self.kappa)
         low, high = self._bounds(memory)
-        room = (inst.budget - total(low)).astype(tilted.dtype)
-        amounts = tilted * room + low.astype(tilted.dtype)
-        if (amounts > high).any():
-            return self.round(columns(amounts / inst.budget), memory)
-        return Shares(columns(budget.largest_remainder(amounts, inst.budget)))
+        units = budget.above_floors(tilted, inst.budget, low, high)
+        if units is None:
+            above = (tilted * (inst.budget - total(low)) + low) / inst.budget
+            return self.round(columns(above), memory)
+        return Shares(columns(units))
 
     def _bounds(self, memory: MixingMemory) -> tuple[np.ndarray, np.ndarray]:
         """Least and most units of each domain in the coming period, ``(n, batch)`` each."""

@@ -194,11 +194,12 @@ class MixingSimulator(Backend[MixingOutcome, Shares]):
     def _spend(self, decision: Shares) -> MixingOutcome:
         units = columns(decision.units)
         inst = self.sampled.instance
-        lr = self._rates[self.sampled.schedule, self._period]
+        lr = self.outcome.lr
         amounts = units.astype(self.dtype)
-        self._state = law.advance(self._law, self._state, amounts, inst.effort, lr, self._lr)
+        self._state, self._heldout = law.train(
+            self._law, self._state, amounts, inst.effort, lr, self._lr
+        )
         self._lr = lr
-        self._heldout = law.losses(self._law, self._state, lr)
         _, duration, failure = self._streams
         chunks = self.cost.chunks
         jitter = draws.short_normals(duration, self._period, 2 * chunks, self.dtype)

@@ -12,13 +12,14 @@ error on the same draws.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Generator
 
 import numpy as np
 import simpy
 
-from allocgym.envs.core.arrays import total
 from allocgym.envs.core.errors import AllocgymError
+from allocgym.envs.core.kernels import kernel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,21 +97,43 @@ def durations(
         training: the same, for the pool.
         chance: ``(batch,)`` uniform draw: it falls into the slice of at most one chunk, which fails.
     """
-    whole = total(units)
-    tokens = whole * (model.tokens_per_unit / model.chunks)
-    drag = total(units * slowness) / whole
+    load, train = np.empty_like(loading), np.empty_like(training)
     fails = np.zeros(loading.shape, bool)
-    unlucky = chance < model.failure_probability * model.chunks
-    if unlucky.any():
-        hit = (chance[unlucky] / model.failure_probability).astype(int)
-        fails[np.minimum(hit, model.chunks - 1), unlucky] = True
+    tokens = model.tokens_per_unit / model.chunks
+    _fill(
+        units, slowness, loading, training, chance, model.jitter, model.failure_probability,
+        tokens / model.load_tokens_per_second,
+        tokens / (model.tokens_per_second * model.accelerators), load, train, fails,
+    )  # fmt: skip
     return Durations(
-        load=np.exp(model.jitter * loading) * (tokens * drag / model.load_tokens_per_second),
-        train=np.exp(model.jitter * training)
-        * (tokens / (model.tokens_per_second * model.accelerators)),
-        fails=fails,
-        fixed=domains * model.evaluation_seconds + model.checkpoint_seconds,
+        load, train, fails, domains * model.evaluation_seconds + model.checkpoint_seconds
     )
+
+
+@kernel
+def _fill(
+    units: np.ndarray, slowness: np.ndarray, loading: np.ndarray, training: np.ndarray,
+    chance: np.ndarray, jitter: float, failure: float, load_second: float, train_second: float,
+    load: np.ndarray, train: np.ndarray, fails: np.ndarray,
+) -> None:  # fmt: skip
+    n, batch = units.shape
+    chunks = len(load)
+    amount, slow = np.zeros(batch), np.zeros(batch)
+    for j in range(n):
+        for i in range(batch):
+            amount[i] += units[j, i]
+            slow[i] += units[j, i] * slowness[j, i]
+    for k in range(chunks):
+        for i in range(batch):
+            load[k, i] = (
+                math.exp(loading.dtype.type(jitter) * loading[k, i]) * slow[i] * load_second
+            )
+            train[k, i] = (
+                math.exp(loading.dtype.type(jitter) * training[k, i]) * amount[i] * train_second
+            )
+    for i in range(batch):
+        if chance[i] < failure * chunks:
+            fails[min(int(chance[i] / failure), chunks - 1), i] = True
 
 
 def twin_seconds(model: CostModel, d: Durations) -> np.ndarray:
@@ -119,18 +142,30 @@ def twin_seconds(model: CostModel, d: Durations) -> np.ndarray:
     With buffer size P: chunk k is put when it is loaded and chunk k - P has been taken, taken when
     it is put and chunk k - 1 is trained, and trained after that.
     """
-    put = trained = work = np.zeros(d.load.shape[1])
-    taken: list[np.ndarray] = []
-    for k in range(model.chunks):
-        put = put + d.load[k]
-        if k >= model.prefetch:
-            put = np.maximum(put, taken[k - model.prefetch])
-        taken.append(np.maximum(put, trained))
-        work = work + d.train[k]
-        trained = taken[k] + d.train[k]
-        if d.fails[k].any():
-            trained = trained + d.fails[k] * (model.restart_seconds + work)
-    return trained + d.fixed
+    seconds = np.empty(d.load.shape[1])
+    _recur(d.load, d.train, d.fails, d.fixed, model.prefetch, model.restart_seconds, seconds)
+    return seconds
+
+
+@kernel
+def _recur(
+    load: np.ndarray, train: np.ndarray, fails: np.ndarray, fixed: np.ndarray, prefetch: int,
+    restart: float, seconds: np.ndarray,
+) -> None:  # fmt: skip
+    chunks, batch = load.shape
+    taken = np.empty(chunks)
+    for i in range(batch):
+        put = trained = work = 0.0
+        for k in range(chunks):
+            put += load[k, i]
+            if k >= prefetch:
+                put = max(put, taken[k - prefetch])
+            taken[k] = max(put, trained)
+            work += train[k, i]
+            trained = taken[k] + train[k, i]
+            if fails[k, i]:
+                trained += restart + work
+        seconds[i] = trained + fixed[i]
 
 
 def simpy_seconds(model: CostModel, d: Durations) -> np.ndarray:

@@ -37,15 +37,19 @@ law agents are scored on is the law gradients flow through.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
 
 from allocgym.envs.core.arrays import Array, namespace, total
+from allocgym.envs.core.kernels import formula, kernel
 
 LOW_RATE = 0.1
 """Fraction of the peak learning rate below which a base counts as cold."""
 LOG_10 = float(np.log(10.0))
+LEAST = 1e-9
+"""Forgetting of a period is at least this: its ratio to what is kept stays defined."""
 R_STAR = 15.387756
 """Repetition half-life constant R*_D of Muennighoff et al. (2023)."""
 
@@ -79,7 +83,7 @@ class Law(Columns):
         log_gain: ``(n, n, batch)`` log C, [i, j] how much memory of j lowers the loss of i; None in
             the short form.
         gain, cross: ``(n, batch)`` C_i and cross_i of the short form, or None.
-        offset: ``(batch,)`` m0, memory every domain starts from.
+        offset: m0, memory every domain starts from: ``(batch,)``, or ``(n, batch)`` in the short form.
         forget: ``(n, batch)`` lambda, per hundred full-rate steps.
         neglect: ``(n, batch)`` mu, extra forgetting of a domain that gets no data.
         rate: ``(n, batch)`` zeta, loss per unit of learning rate.
@@ -146,17 +150,144 @@ def begin(law: Law) -> State:
     return State(law.start * 1, law.recent * 1, law.start * 0, law.start * 0)
 
 
+def train(
+    law: Law, state: State, units: np.ndarray, effort: np.ndarray, lr: np.ndarray,
+    lr_before: np.ndarray,
+) -> tuple[State, np.ndarray]:  # fmt: skip
+    """`advance` and then `losses`, for NumPy arrays, as compiled loops."""
+    if not law.forgets:
+        state = advance(law, state, units, effort, lr, lr_before)
+        return state, losses(law, state, lr)
+    worth = worth_of(law, state, units, lr_before)
+    number = state.memory.dtype.type
+    memory, recent, shock, value = (np.empty_like(state.memory) for _ in range(4))
+    _advance(
+        units, np.empty((0, 0), number) if worth is None else worth, effort, lr, lr_before,
+        state.memory, state.recent, state.shock, law.forget, law.neglect, number(law.c2),
+        number(law.tau), number(law.tau_z), number(law.b), number(LOW_RATE), number(LEAST),
+        memory, recent, shock,
+    )  # fmt: skip
+    if law.gain is None:
+        value[:] = known(law, memory)
+    else:
+        _know(law.exponent, law.offset, law.present, law.gain, law.cross, memory, value)
+    _level(
+        law.floor, law.rate, lr, law.recency, law.rewarm, shock, recent, number(law.c),
+        number(1 / (1 + law.c)), value,
+    )  # fmt: skip
+    return State(memory, recent, state.seen + units, shock), value
+
+
+@formula
+def decay_of(forget: Array, neglect: Array, c2: float, share: Array, step: Array) -> Array:
+    """Forgetting of a period, ``f_j D``."""
+    return (forget + neglect * (c2 / (share + c2))) * step
+
+
+@formula
+def remembered(
+    memory: Array, kept: Array, gain: Array, step: Array, decay: Array, one: float = 1.0
+) -> Array:
+    """Effective memory after a period that kept ``kept = exp(-decay)`` of it.
+
+    ``one`` is 1 in the precision of the rest: a literal would make a compiled loop double.
+    """
+    return memory * kept + gain * step * ((one - kept) / decay)
+
+
+@formula
+def drawn_to(share: Array, recent: Array, kept: Array) -> Array:
+    """Recent share after a period."""
+    return share + (recent - share) * kept
+
+
+@formula
+def pooled(gain: Array, own: Array, cross: Array, every: Array) -> Array:
+    """``C_i (p_i + cross_i sum_{j != i} p_j)``, with ``every`` the sum of all powers."""
+    return gain * (own + cross * (every - own))
+
+
+@formula
+def level(
+    floor: Array, known: Array, rate: Array, lr: Array, fast: Array, log_recent: Array,
+    one: float = 1.0,
+) -> Array:  # fmt: skip
+    """Loss of a domain: ``fast`` is kappa + eta z, ``log_recent`` the logarithm it multiplies."""
+    return floor + one / known + rate * lr - fast * log_recent
+
+
+@kernel
+def _advance(
+    units: np.ndarray, worth: np.ndarray, effort: np.ndarray, lr: np.ndarray, before: np.ndarray,
+    memory: np.ndarray, recent: np.ndarray, shock: np.ndarray, forget: np.ndarray,
+    neglect: np.ndarray, c2: float, tau: float, tau_z: float, b: float, low: float, least: float,
+    new_memory: np.ndarray, new_recent: np.ndarray, new_shock: np.ndarray,
+) -> None:  # fmt: skip
+    n, batch = units.shape
+    one = units.dtype.type(1)
+    total, step, risen = np.zeros(batch, units.dtype), np.empty_like(lr), np.zeros_like(lr)
+    kept_recent, fading = np.empty_like(lr), np.empty_like(lr)
+    for j in range(n):
+        for i in range(batch):
+            total[i] += units[j, i]
+    for i in range(batch):
+        step[i] = effort[i] * lr[i]
+        kept_recent[i] = math.exp(-step[i] / tau)
+        fading[i] = -step[i] / tau_z
+        if lr[i] > before[i]:
+            risen[i] = max(math.log(max(lr[i], low) / max(before[i], low)) / LOG_10, 0.0)
+    for j in range(n):
+        for i in range(batch):
+            share = units[j, i] / total[i]
+            gain = share * worth[j, i] if worth.size else share
+            decay = decay_of(forget[j, i], neglect[j, i], c2, share, step[i]) + least
+            kept = math.exp(-decay)
+            new_memory[j, i] = remembered(memory[j, i], kept, gain, step[i], decay, one)
+            new_recent[j, i] = drawn_to(share, recent[j, i], kept_recent[i])
+            left = math.exp(fading[i] + fading[i] * b * share)
+            new_shock[j, i] = shock[j, i] * left + risen[i]
+
+
+@kernel
+def _know(
+    exponent: np.ndarray, offset: np.ndarray, present: np.ndarray, gain: np.ndarray,
+    cross: np.ndarray, memory: np.ndarray, out: np.ndarray,
+) -> None:  # fmt: skip
+    n, batch = memory.shape
+    every = np.zeros(batch, memory.dtype)
+    for j in range(n):
+        for i in range(batch):
+            log = math.log(memory[j, i] + offset[j, i])
+            own = math.exp(exponent[j, i] * log) * present[j, i]
+            out[j, i] = own
+            every[i] += own
+    for j in range(n):
+        for i in range(batch):
+            out[j, i] = pooled(gain[j, i], out[j, i], cross[j, i], every[i])
+
+
+@kernel
+def _level(
+    floor: np.ndarray, rate: np.ndarray, lr: np.ndarray, recency: np.ndarray, rewarm: np.ndarray,
+    shock: np.ndarray, recent: np.ndarray, c: float, scale: float, value: np.ndarray,
+) -> None:  # fmt: skip
+    one = value.dtype.type(1)
+    for j in range(len(value)):
+        for i in range(value.shape[1]):
+            fast = rewarm[j, i] * shock[j, i] + recency[j, i]
+            log_recent = math.log((recent[j, i] + c) * scale)
+            value[j, i] = level(floor[j, i], value[j, i], rate[j, i], lr[i], fast, log_recent, one)
+
+
 def losses(law: Law, state: State, lr: Array) -> Array:
     """Loss of every domain, ``(n, batch)``; ``lr`` ``(batch,)`` is the current learning rate."""
     xp = namespace(state.memory)
-    value = law.floor + 1 / known(law, state.memory)
-    if law.forgets:
-        fast = law.rewarm * state.shock
-        fast += law.recency
-        fast *= xp.log((state.recent + law.c) * (1 / (1 + law.c)))
-        value += law.rate * lr
-        value -= fast
-    return value
+    sums = known(law, state.memory)
+    if not law.forgets:
+        return law.floor + 1 / sums
+    fast = law.rewarm * state.shock + law.recency
+    log_recent = xp.log((state.recent + law.c) * (1 / (1 + law.c)))
+    return level(law.floor, sums, law.rate, lr, fast, log_recent)
 
 
 def known(law: Law, memory: Array) -> Array:
@@ -168,8 +299,7 @@ def known(law: Law, memory: Array) -> Array:
         power += law.log_gain
         return total(np.exp(power, out=power) if xp is np else xp.exp(power), 1)
     own = xp.exp(law.exponent * log) * law.present
-    # C_i (p_i + cross_i (P - p_i)) with P the sum of all powers
-    return law.gain * (own + law.cross * (total(own) - own))
+    return pooled(law.gain, own, law.cross, total(own))
 
 
 def advance(
@@ -188,21 +318,26 @@ def advance(
     xp = namespace(state.memory)
     share = units / total(units)
     step = effort * lr
-    gain = share
-    if law.repeats:
-        gain = gain * freshness(law.unique, state.seen, units)
-    if law.gated:
-        gain = gain * openness(law, state, lr_before)
+    worth = worth_of(law, state, units, lr_before)
+    gain = share if worth is None else share * worth
     if not law.forgets:
         return State(state.memory + gain * step, share, state.seen + units, state.shock)
-    decay = (law.forget + law.neglect * (law.c2 / (share + law.c2))) * step + 1e-9
-    kept = xp.exp(-decay)
-    memory = state.memory * kept + gain * step * ((1 - kept) / decay)
-    recent = share + (state.recent - share) * xp.exp(-step / law.tau)
+    decay = decay_of(law.forget, law.neglect, law.c2, share, step) + LEAST
+    memory = remembered(state.memory, xp.exp(-decay), gain, step, decay)
+    recent = drawn_to(share, state.recent, xp.exp(-step / law.tau))
     fading = xp.exp((1 + law.b * share) * (-step / law.tau_z))
     risen = xp.log(lr.clip(LOW_RATE, None) / lr_before.clip(LOW_RATE, None)).clip(0, None)
     shock = state.shock * fading + risen / LOG_10
     return State(memory, recent, state.seen + units, shock)
+
+
+def worth_of(law: Law, state: State, units: Array, lr: Array) -> Array | None:
+    """What a unit of each domain is worth, ``(n, batch)``; None where all are worth 1."""
+    worth = freshness(law.unique, state.seen, units) if law.repeats else None
+    if law.gated:
+        opened = openness(law, state, lr)
+        worth = opened if worth is None else worth * opened
+    return worth
 
 
 def freshness(unique: Array, seen: Array, units: Array) -> Array:

@@ -218,3 +218,25 @@ def test_decoding_one_environment_does_not_depend_on_the_others():
         both = PROBLEM.decode(action, memory).units[0]
         lone = PROBLEM.decode(action[:1], memory.rows(slice(0, 1))).units[0]
         np.testing.assert_array_equal(both, lone)
+
+
+def test_tensors_are_encoded_as_arrays_are():
+    torch = pytest.importorskip("torch")
+    from allocgym.envs.core.registry import make_backend, make_problem
+
+    problem = make_problem("data-mixing")
+    backend = make_backend(
+        problem, "twin", scenario="continual-pretraining", num_envs=16, epsilon=(0.05, 0.1)
+    )
+    arrays = backend.reset(np.arange(16))
+
+    def tensors(record):
+        return record.map(lambda a: torch.as_tensor(np.ascontiguousarray(a)))
+
+    one, other = problem.begin(arrays), problem.begin(tensors(arrays))
+    for turn in range(3):
+        action = np.random.default_rng(turn).uniform(-1, 1, (16, 8)).astype(np.float32)
+        arrays = backend.spend(problem.decode(action, one))
+        one, other = problem.update(one, arrays), problem.update(other, tensors(arrays))
+        for name, value in problem.encode(other).items():
+            np.testing.assert_allclose(problem.encode(one)[name], value, rtol=1e-5, atol=1e-5)

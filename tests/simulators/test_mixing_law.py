@@ -235,3 +235,21 @@ def test_data_that_cannot_last_is_refused_when_it_is_asked_for():
     # Two domains, both small: 2 x 16 epochs of at most a tenth of the budget, capped at one.
     with pytest.raises(ValueError, match=r"small|limit|epoch_cap"):
         scenarios.make("low-resource", domains=(2, 2), small=(2, 2), epoch_cap=1.0)
+
+
+@pytest.mark.parametrize("scenario", list(scenarios.SCENARIOS))
+def test_the_compiled_step_is_the_array_form(scenario):
+    sampled = scenarios.sample(scenarios.make(scenario), np.arange(40), 8)
+    law, effort = sampled.law, sampled.instance.effort
+    there = law.present > 0
+    rng = np.random.default_rng(0)
+    state, before = laws.begin(law), law.rate_start
+    for lr in (np.full(40, 0.3), np.full(40, 1.0), np.full(40, 0.05)):
+        units = rng.integers(1, 90, law.present.shape) * law.present
+        expected = laws.advance(law, state, units, effort, lr, before)
+        state, value = laws.train(law, state, units, effort, lr, before)
+        for name in ("memory", "recent", "shock", "seen"):
+            got, wanted = getattr(state, name)[there], getattr(expected, name)[there]
+            np.testing.assert_allclose(got, wanted, rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(value[there], laws.losses(law, state, lr)[there], rtol=1e-10)
+        before = lr
