@@ -169,8 +169,9 @@ class RolloutSimulator(Backend[RolloutOutcome, Shares]):
             "rollout": draws.stream(seeds, "rollout", self.items),
             "length": draws.stream(seeds, "length", self.items),
             "order": draws.stream(seeds, "order", self.items),
-            "evaluation": draws.stream(seeds, "evaluation", self.scenario.families + 1),
-            "lane": draws.stream(seeds, "lane", -(-self.cost.lanes // 2)),
+            "evaluation": draws.lane_stream(seeds, "evaluation", self.scenario.families + 1),
+            "lane": draws.lane_stream(seeds, "lane", self.cost.lanes),
+            "bins": draws.lane_stream(seeds, "bins", 2 * n),
             "failure": draws.stream(seeds, "failure"),
         }
         real = self.dtype
@@ -252,9 +253,7 @@ class RolloutSimulator(Backend[RolloutOutcome, Shares]):
         tokens = self._tokens + tokens
         drawn = costs.durations(
             self.cost, units, fresh, mean,
-            np.concatenate(draws.normal_pair(self._streams["lane"], index, self.dtype))[
-                : self.cost.lanes
-            ],
+            draws.short_normals(self._streams["lane"], index, self.cost.lanes, self.dtype),
             draws.uniform(self._streams["failure"], index)[0], update,
         )  # fmt: skip
         seconds = costs.twin_seconds if self.engine == "twin" else costs.simpy_seconds
@@ -312,7 +311,8 @@ class RolloutSimulator(Backend[RolloutOutcome, Shares]):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Draw a bin's successes (normal approximation, rounded); mixed groups in the mean."""
         index = self._step * 64 + self._round
-        first, second = draws.normal_pair(self._streams["rollout"], index, self.dtype)
+        drawn = draws.short_normals(self._streams["bins"], index, 2 * len(units), self.dtype)
+        first, second = drawn[: len(units)], drawn[len(units) :]
         p = np.minimum(np.maximum(p, 1e-7), 1 - 1e-7)
         q = 1 - p
         right = units * p
@@ -341,7 +341,8 @@ class RolloutSimulator(Backend[RolloutOutcome, Shares]):
         batch = self._batch
         overall, by_family = law.accuracy(self.sampled.law, self._rates)
         self._by_family = by_family
-        error = draws.normal(self._streams["evaluation"], self._step, self.dtype)
+        count = made.families + 1
+        error = draws.short_normals(self._streams["evaluation"], self._step, count, self.dtype)
         every = made.evaluation
         measured = overall + error[0] * np.sqrt(overall * (1 - overall) / every)
         families = np.zeros((FAMILIES, batch), self.dtype)

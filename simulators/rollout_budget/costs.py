@@ -12,13 +12,14 @@ The longest of K log-normal lengths of mean m is ``m exp(s sqrt(2 ln K) - s^2 / 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Generator
 
 import numpy as np
 import simpy
 
-from allocgym.envs.core.arrays import total
 from allocgym.envs.core.errors import AllocgymError
+from allocgym.envs.core.kernels import kernel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,46 +93,77 @@ def durations(
         chance: ``(batch,)`` uniform draws: whether a lane fails, and which.
         update: ``(batch,)`` tokens the update trains on (0: no update after this round).
     """
-    lanes = model.lanes
-    n, batch = units.shape
-    s = model.spread
-    longest = np.sqrt(2 * np.log(np.maximum(units, 1)))
-    longest *= s
-    longest -= s * s / 2
-    np.exp(longest, out=longest)
-    longest *= mean_length
-    longest *= units > 0
-    # Row i is dealt to lane i mod lanes; throughput is balanced over lanes by the dispatcher.
-    tail = np.zeros((lanes, batch), longest.dtype)
-    for start in range(0, n, lanes):
-        part = longest[start : start + lanes]
-        np.maximum(tail[: len(part)], part, out=tail[: len(part)])
-    work = total(tokens) / (lanes * model.tokens_per_second)
-    slow = np.exp(model.jitter * slowness)
-    decode = np.maximum(work * slow, tail * model.token_seconds)
-    every = total(units) / lanes * model.verify_seconds
-    lost = np.floor(chance / max(model.failure_probability, 1e-12))
-    fails = np.zeros((lanes, batch), bool)
-    if (lost < lanes).any():
-        fails = lost == np.arange(lanes)[:, None]
-    return Durations(
-        decode, fails, np.broadcast_to(every, decode.shape),
-        np.where(update > 0, update * model.train_seconds + model.overhead_seconds, 0.0),
+    decode, fails = np.empty_like(slowness), np.zeros(slowness.shape, bool)
+    verify = np.empty_like(slowness)
+    _fill(
+        units, tokens, mean_length, slowness, chance, model.spread, model.jitter,
+        1 / (model.lanes * model.tokens_per_second), model.token_seconds,
+        model.verify_seconds / model.lanes, max(model.failure_probability, 1e-12), decode, fails,
+        verify,
     )  # fmt: skip
+    train = np.where(update > 0, update * model.train_seconds + model.overhead_seconds, 0.0)
+    return Durations(decode, fails, verify, train)
+
+
+@kernel
+def _fill(
+    units: np.ndarray, tokens: np.ndarray, mean: np.ndarray, slowness: np.ndarray,
+    chance: np.ndarray, spread: float, jitter: float, per_token: float, token_seconds: float,
+    per_rollout: float, failure: float, decode: np.ndarray, fails: np.ndarray, verify: np.ndarray,
+) -> None:  # fmt: skip
+    n, batch = units.shape
+    lanes = len(decode)
+    number = decode.dtype.type
+    two, s, half = number(2), number(spread), number(spread * spread / 2)
+    work, every = np.zeros(batch, decode.dtype), np.zeros(batch, decode.dtype)
+    tail = np.zeros(decode.shape, decode.dtype)
+    for j in range(n):
+        # Row j is dealt to lane j mod lanes; throughput is balanced over lanes by the dispatcher.
+        lane = j % lanes
+        for i in range(batch):
+            work[i] += tokens[j, i]
+            every[i] += units[j, i]
+            if units[j, i] > 0:
+                high = s * math.sqrt(two * math.log(number(units[j, i]))) - half
+                longest = math.exp(high) * mean[j, i]
+                tail[lane, i] = max(tail[lane, i], longest)
+    for k in range(lanes):
+        for i in range(batch):
+            slow = math.exp(number(jitter) * slowness[k, i])
+            decode[k, i] = max(work[i] * per_token * slow, tail[k, i] * token_seconds)
+            verify[k, i] = every[i] * per_rollout
+    for i in range(batch):
+        lost = int(chance[i] / failure) if chance[i] < failure * lanes else lanes
+        if lost < lanes:
+            fails[lost, i] = True
 
 
 def twin_seconds(model: CostModel, drawn: Durations) -> np.ndarray:
     """Seconds of each environment's round, ``(batch,)``, by the recursion of a single server."""
-    arrive = drawn.decode
-    if drawn.fails.any():
-        arrive = np.where(drawn.fails, 2 * arrive + model.restart_seconds, arrive)
-    arrive = np.sort(arrive, 0)
-    free = np.zeros(arrive.shape[1], arrive.dtype)
-    # Every lane has the same service time, so the order of service is that of arrival.
-    service = drawn.verify[0]
-    for lane in range(len(arrive)):
-        free = np.maximum(free, arrive[lane]) + service
+    free = np.empty(drawn.decode.shape[1], drawn.decode.dtype)
+    _serve(drawn.decode, drawn.fails, drawn.verify, model.restart_seconds, free)
     return free + drawn.train
+
+
+@kernel
+def _serve(
+    decode: np.ndarray, fails: np.ndarray, verify: np.ndarray, restart: float, free: np.ndarray
+) -> None:
+    lanes, batch = decode.shape
+    arrive = np.empty(lanes, decode.dtype)
+    for i in range(batch):
+        for k in range(lanes):
+            at = 2 * decode[k, i] + restart if fails[k, i] else decode[k, i]
+            # Insertion sort: lanes are few.
+            place = k
+            while place > 0 and arrive[place - 1] > at:
+                arrive[place] = arrive[place - 1]
+                place -= 1
+            arrive[place] = at
+        free[i] = 0
+        # Every lane has the same service time, so the order of service is that of arrival.
+        for k in range(lanes):
+            free[i] = max(free[i], arrive[k]) + verify[0, i]
 
 
 def simpy_seconds(model: CostModel, drawn: Durations) -> np.ndarray:
