@@ -12,7 +12,7 @@ from allocgym.envs.core.contracts import Backend, Shares, Spec
 from allocgym.envs.core.errors import AllocgymError, unknown
 from allocgym.envs.prb_slicing.problem import PRBSlicing
 from allocgym.envs.prb_slicing.records import SlicingOutcome
-from allocgym.simulators.prb_slicing import fluid, scenarios
+from allocgym.simulators.prb_slicing import fluid, scenarios, stepping
 from allocgym.simulators.prb_slicing.episodes import COARSE_MS, FINE_MS, Workload
 from allocgym.simulators.prb_slicing.fluid import Played
 
@@ -257,13 +257,11 @@ class FluidCell(SimulatedCell):
         coming, number = self.workload.arrivals(i, period, inverse)
         u, steps = len(carries), round(s.period / fluid.STEP)
         start = self.queue[i, :u].astype(self.dtype) * inverse
-        work = coming.sum(0)
-        in_steps = coming
-        if fine:
-            in_steps = coming.reshape(u, self.batch, steps, -1).sum(3)
+        work, count = np.empty((2, *coming.shape[1:]), self.dtype)
+        in_steps = np.empty((u, self.batch, steps), self.dtype)
+        fluid.gather(coming, number, work, count, in_steps)
         total = in_steps.sum(2)
         backlog = fluid.lindley(start.sum(0), work, blocks, width)
-        count = number.sum(0, dtype=self.dtype)
         out.packets[i] = count.sum(1)
         missing = np.zeros(self.batch)
         need = start + total
@@ -272,23 +270,19 @@ class FluidCell(SimulatedCell):
             granted = fluid.water_fill(need, np.maximum(need.sum(0) - backlog[:, -1], 0))
         waits = backlog.max(1) > blocks * (SHORT * s.target(i))
         waits |= (need * carries > s.queue).any(0)
+        counts = np.zeros((0, fluid.CELLS)) if histogram is None else histogram[i]
         if waits.any():
             columns = np.flatnonzero(waits)
             granted[:, columns] = self._stepwise(
                 i, columns, start, coming, in_steps[:, columns], number, blocks, carries, work,
-                backlog, count, missing, out, histogram,
+                backlog, count, missing, out, counts,
             )  # fmt: skip
-        first, last = fluid.delays(work, backlog, blocks, width, s.fixed)
         out.late[i] += missing
         out.late50[i] += missing
-        if not fine or s.fixed > 0:
-            # In fine bins, steps that may hold late packets have been taken out already.
-            out.late[i] += fluid.late_packets(first, last, count, s.target(i))
-            out.late50[i] += fluid.late_packets(first, last, count, 50.0)
-        if histogram is not None:
-            histogram[i] += fluid.histogram(first, last, count)
-        first += last
-        out.delay[i] += 0.5 * np.einsum("bt,bt->b", count, first)
+        fluid.enter(
+            work, backlog, count, blocks, width, s.fixed, s.target(i), out.late[i], out.late50[i],
+            out.delay[i], counts,
+        )  # fmt: skip
         out.delay[i] /= np.maximum(out.packets[i] - missing, 1)
         out.arrived[i, :u], out.work[i, :u] = total * carries, total
         out.granted[i, :u], out.served[i, :u] = granted, granted * carries
@@ -296,9 +290,8 @@ class FluidCell(SimulatedCell):
     def _stepwise(
         self, i: int, columns: np.ndarray, start: np.ndarray, coming: np.ndarray,
         in_steps: np.ndarray, number: np.ndarray, blocks: np.ndarray, carries: np.ndarray,
-        work: np.ndarray,
-        backlog: np.ndarray, count: np.ndarray, missing: np.ndarray, out: Played,
-        histogram: np.ndarray | None,
+        work: np.ndarray, backlog: np.ndarray, count: np.ndarray, missing: np.ndarray,
+        out: Played, counts: np.ndarray,
     ) -> np.ndarray:  # fmt: skip
         """Follow single users of busy cells.
 
@@ -320,7 +313,7 @@ class FluidCell(SimulatedCell):
         )
         done = work[columns].reshape(m, steps, fine).sum(2) - np.diff(level, axis=1)
         in_order = np.ascontiguousarray(in_steps.transpose(2, 0, 1))
-        x = fluid.step_users(
+        x = stepping.step_users(
             start[:, columns], in_order, np.ascontiguousarray(np.maximum(done, 0).T), carried,
             s.queue / carried, average, s.scheduler(i),
         )  # fmt: skip
@@ -328,33 +321,15 @@ class FluidCell(SimulatedCell):
         out.dropped[i, :u, columns] = (x.dropped * carried).T
         if fine == 1:
             backlog[columns] = x.waiting[1:].sum(1).T
-            if x.lost is not None:
-                gone = (number[:, columns] * x.lost.transpose(1, 2, 0)).sum(0)
-                count[columns] -= gone
-                missing[columns] += gone.sum(1)
+            gone = (number[:, columns] * x.lost.transpose(1, 2, 0)).sum(0)
+            count[columns] -= gone
+            missing[columns] += gone.sum(1)
             return x.granted
-        peak = backlog[columns].reshape(m, steps, fine).max(2)
-        cell, step = np.nonzero(peak > blocks[columns, None] * (SHORT * s.target(i)))
-        where = columns[cell]
-        if not where.size:
-            return x.granted
-        split = coming.reshape(u, self.batch, steps, fine)[:, where, step]
-        leaves = fluid.departures(x, cell, step, blocks[columns])
-        first, last = fluid.window_delays(*leaves, step, split, width, s.fixed)
-        packets = number.reshape(u, self.batch, steps, fine)[:, where, step].astype(self.dtype)
-        count.reshape(self.batch, steps, fine)[where, step] = 0
-        if x.lost is not None:
-            gone = packets * x.lost[step, :, cell].T[:, :, None]
-            packets -= gone
-            missing += np.bincount(where, gone.sum((0, 2)), self.batch)
-        rows = [a.transpose(1, 0, 2).reshape(len(where), -1) for a in (first, last, packets)]
-        for total, target in ((out.late, s.target(i)), (out.late50, 50.0)):
-            late = fluid.late_packets(rows[0], rows[1], rows[2], target)
-            total[i] += np.bincount(where, late, self.batch)
-        middle = 0.5 * ((rows[0] + rows[1]) * rows[2]).sum(1)
-        out.delay[i] += np.bincount(where, middle, self.batch)
-        if histogram is not None:
-            np.add.at(histogram[i], where, fluid.histogram(rows[0], rows[1], rows[2]))
+        stepping.follow(
+            x.given, x.waiting, x.lost, columns, backlog[columns].reshape(m, steps, fine).max(2),
+            blocks[columns] * self.dtype(SHORT * s.target(i)), blocks[columns], coming, number, width,
+            s.fixed, s.target(i), count, out.late[i], out.late50[i], out.delay[i], missing, counts,
+        )  # fmt: skip
         return x.granted
 
 

@@ -8,8 +8,11 @@ minimum), so a period costs a handful of passes over ``(batch, bins)`` instead o
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
+
+from allocgym.envs.core.kernels import kernel
 
 GRID = 16
 """Histogram bins for each doubling of the delay."""
@@ -112,244 +115,145 @@ def lindley(
     Returns:
         ``(batch, bins)``.
     """
-    path = np.empty_like(work)
-    if width > 1:
-        path[:] = work
-        path[:, 0] += start
-    else:
-        path[:, 0] = start
-        path[:, 1:] = work[:, :-1]
-    path -= (blocks * work.dtype.type(width))[:, None]
-    np.cumsum(path, axis=1, out=path)
-    low = np.minimum.accumulate(path, axis=1)
-    np.minimum(low, 0, out=low)
-    path -= low
-    if width <= 1:
-        path += work
-    return path
+    backlog = np.empty_like(work)
+    _recur(start, work, blocks, width, backlog)
+    return backlog
 
 
-def delays(
-    work: np.ndarray, backlog: np.ndarray, blocks: np.ndarray, width: float, fixed: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Delays of the first and the last packet that come in each bin, ``(batch, bins)`` ms.
-
-    Fixed + backlog / rate: half a TTI to the next boundary on average, then what is ahead at the
-    slice's rate, a TTI at least; a bin's last packet has all of the bin's work ahead.
-    """
-    per = 1 / np.maximum(blocks, 1e-9)[:, None]
-    last = backlog * per
-    first = np.maximum(backlog - work, 0)
-    first *= per
-    return _whole(first, width, fixed), _whole(last, width, fixed)
-
-
-def _whole(wait: np.ndarray, width: float, fixed: float) -> np.ndarray:
-    """From the time that what is ahead takes to a delay, in place."""
-    if width > 1:
-        # What came in a coarse bin came half of it before its end, where backlog is known.
-        wait += (0.5 * width) * (wait > 0)
-    np.maximum(wait, 1.0, out=wait)
-    wait += 0.5 + fixed
-    return wait
+@kernel
+def _recur(
+    start: np.ndarray, work: np.ndarray, blocks: np.ndarray, width: float, backlog: np.ndarray
+) -> None:
+    batch, bins = work.shape
+    for i in range(batch):
+        waiting = np.float64(start[i])
+        for t in range(bins):
+            if width > 1:
+                waiting = max(waiting + work[i, t] - blocks[i] * width, 0.0)
+            else:
+                waiting = max(waiting - blocks[i] * width, 0.0) + work[i, t]
+            backlog[i, t] = waiting
 
 
-@dataclasses.dataclass
-class Steps:
-    """What stepping brought.
-
-    Attributes:
-        granted, dropped: ``(u, batch)`` work.
-        given: ``(steps, u, batch)`` work granted in each step.
-        waiting: ``(steps + 1, u, batch)`` work at the ends of steps, and before the first.
-        lost: ``(steps, u, batch)`` share of a step's arrivals that were dropped, or None.
-    """
-
-    granted: np.ndarray
-    dropped: np.ndarray
-    given: np.ndarray
-    waiting: np.ndarray
-    lost: np.ndarray | None
-
-
-def step_users(
-    work: np.ndarray, coming: np.ndarray, capacity: np.ndarray, carries: np.ndarray,
-    most: np.ndarray, average: np.ndarray, scheduler: str,
-) -> Steps:  # fmt: skip
-    """Step every user's own queue through a period under a scheduler, `STEP` ms at a time.
+@kernel
+def gather(
+    coming: np.ndarray,
+    number: np.ndarray,
+    work: np.ndarray,
+    count: np.ndarray,
+    in_steps: np.ndarray,
+) -> None:
+    """Sum arrivals over users and over bins of a step.
 
     Args:
-        work: ``(u, batch)`` waiting.
-        coming: ``(steps, u, batch)`` work that comes.
-        capacity: ``(steps, batch)`` work the slice can do in each step.
-        carries: ``(u, batch)`` bytes per unit of work.
-        most: ``(u, batch)`` work a queue holds; beyond it is lost.
-        average: ``(u, batch)`` proportional fair's memory of rates, changed in place.
-        scheduler: ``"rr"`` and ``"wf"`` (the same in a fluid), ``"softmax"`` or ``"pf"``.
+        coming: ``(u, batch, bins)`` work.
+        number: ``(u, batch, bins)`` packets.
+        work: ``(batch, bins)``, filled, as are the next ones.
+        count: ``(batch, bins)`` packets.
+        in_steps: ``(u, batch, steps)`` work.
     """
-    steps = len(coming)
-    tight = (work + coming.sum(0) > most).any()
-    dropped, work = np.zeros_like(work), work.copy()
-    waiting = np.empty((steps + 1, *work.shape), coming.dtype)
-    waiting[0] = work
-    grants = np.empty_like(coming)
-    lost = np.zeros_like(coming) if tight else None
-    for j in range(steps):
-        work += coming[j]
-        if scheduler == "softmax":
-            grants[j] = softmax_fill(work, capacity[j], STEP)
-        elif scheduler == "pf":
-            grants[j] = fair_fill(work, capacity[j], carries, average)
-            average += (STEP / 50.0) * (grants[j] * carries / STEP - average)
-        else:
-            share_equally(work, capacity[j], grants[j])
-        work -= grants[j]
-        if lost is not None:
-            # A full queue turns away what comes, not what waits.
-            over = work - most
-            np.maximum(over, 0, out=over)
-            dropped += over
-            work -= over
-            np.minimum(over / np.maximum(coming[j], 1e-9), 1, out=lost[j])
-        waiting[j + 1] = work
-    return Steps(grants.sum(0), dropped, grants, waiting, lost)
+    users, batch, bins = coming.shape
+    fine = bins // in_steps.shape[2]
+    work[:] = 0
+    count[:] = 0
+    in_steps[:] = 0
+    for v in range(users):
+        for i in range(batch):
+            for t in range(bins):
+                work[i, t] += coming[v, i, t]
+                count[i, t] += number[v, i, t]
+            for j in range(in_steps.shape[2]):
+                for t in range(j * fine, (j + 1) * fine):
+                    in_steps[v, i, j] += coming[v, i, t]
 
 
-def departures(
-    x: Steps, cell: np.ndarray, step: np.ndarray, blocks: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """When the first and the last of what comes in busy steps has been served, ms in the period.
+@kernel
+def enter(
+    work: np.ndarray, backlog: np.ndarray, count: np.ndarray, blocks: np.ndarray, width: float,
+    fixed: float, target: float, late: np.ndarray, late50: np.ndarray, delay: np.ndarray,
+    histogram: np.ndarray,
+) -> None:  # fmt: skip
+    """Enter the packets of every bin by the slice's backlog, fixed + backlog / rate.
 
-    What a user has been given by time t is known at the ends of steps and grows evenly while the
-    slice works; a packet leaves when that reaches what had come before it. What is left at the end
-    of the period is cleared max-min, in ``sum_v min(w_v, w_u) / blocks``, or half way
-    between that and the user's rate of this period where the slice was busy throughout.
+    Half a TTI to the next boundary on average, then what is ahead at the slice's rate, a TTI at
+    least; a bin's first packet has what waited before the bin ahead, its last one all of the bin's
+    work too.
 
     Args:
-        x: the steps.
-        cell: ``(windows,)`` column of each busy step.
-        step: ``(windows,)`` its number.
-        blocks: ``(batch,)`` resource blocks.
-
-    Returns:
-        Two arrays ``(u, windows)``.
-    """
-    steps = len(x.given)
-    done = np.zeros_like(x.waiting)
-    np.cumsum(x.given, axis=0, out=done[1:])
-    curve = done[:, :, cell]
-    # In a step it can finish, a slice that had a queue works first, one that had none works last.
-    capacity = np.maximum(blocks, 1e-9) * done.dtype.type(STEP)
-    busy = np.minimum(x.given.sum(1) / capacity, 1)
-    begins = np.where(x.waiting[:-1].sum(1) > 1e-6, 0, 1 - busy)
-    resting = busy.min(0) < 0.999
-    user = np.arange(curve.shape[1])[:, None]
-    window = np.arange(len(cell))
-
-    def leaves(reach: np.ndarray) -> np.ndarray:
-        ends = np.zeros(reach.shape, np.int8)
-        short = reach - 1e-4
-        for j in range(1, steps + 1):
-            ends += (curve[j] < short).view(np.int8)
-        inside = np.minimum(ends, steps - 1).astype(np.intp)
-        low, high = curve[inside, user, window], curve[inside + 1, user, window]
-        part = np.clip((reach - low) / np.maximum(high - low, 1e-6), 0, 1)
-        at = (inside + begins[inside, cell] + part * busy[inside, cell]) * STEP
-        row, column = np.nonzero(ends == steps)
-        if row.size:
-            left = reach[row, column] - curve[steps, row, column]
-            level = np.zeros_like(left)
-            for other in x.waiting[-1]:
-                level += np.minimum(other[cell[column]], left)
-            clear = level / np.maximum(blocks[cell[column]], 1e-9)
-            # That is a lower bound: others may get more to send. Where the slice never rested, the
-            # user's rate of this period is an upper one, and the middle of the two is taken.
-            where = cell[column]
-            rate = x.given[:, row, where].mean(0) / STEP
-            upper = np.maximum(left / np.maximum(rate, 1e-6), clear)
-            clear = np.where(resting[where], clear, 0.5 * (clear + upper))
-            at[row, column] = steps * STEP + clear
-        return at
-
-    ahead = x.waiting[step, :, cell].T
-    first = leaves(curve[step, user, window] + ahead)
-    last = leaves(curve[step + 1, user, window] + x.waiting[step + 1, :, cell].T)
-    # Behind an empty queue the first packet starts when the slice does.
-    fresh = (step + begins[step, cell]) * STEP
-    return np.where(ahead > 1e-6, first, np.minimum(fresh, last)), last
-
-
-def window_delays(
-    first: np.ndarray, last: np.ndarray, step: np.ndarray, coming: np.ndarray, width: float,
-    fixed: float,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Delays of the first and last packet of every user in every bin of busy steps.
-
-    Args:
-        first: ``(u, windows)`` departures of the first of what comes in the step.
-        last: the same of the last.
-        step: ``(windows,)`` which step of the period.
-        coming: ``(u, windows, bins)`` work that comes.
+        work: ``(batch, bins)`` that comes.
+        backlog: ``(batch, bins)`` at the ends of bins.
+        count: ``(batch, bins)`` packets that come.
+        blocks: ``(batch,)``.
         width: ms of a bin.
         fixed: ms added to every delay.
-
-    Returns:
-        Two arrays ``(u, windows, bins)`` in ms.
+        target: delay target in ms.
+        late: ``(batch,)`` packets later than the target; added to, as are the next ones.
+        late50: ``(batch,)`` the same for 50 ms.
+        delay: ``(batch,)`` sum of delays.
+        histogram: ``(batch, CELLS)``, or ``(0, CELLS)``: none is kept.
     """
-    held = np.cumsum(coming, axis=2)
-    slope = (last - first) / np.maximum(held[:, :, -1], 1e-6)
-    arrival = (step[:, None] * STEP + (np.arange(coming.shape[2]) + 1) * width).astype(coming.dtype)
-    if width > 1:
-        arrival -= 0.5 * width
-    ends = []
-    for reach in (held - coming, held):
-        reach *= slope[:, :, None]
-        reach += first[:, :, None]
-        reach -= arrival
-        np.maximum(reach, 1.0, out=reach)
-        reach += 0.5 + fixed
-        ends.append(reach)
-    return ends[0], ends[1]
+    for i in range(len(work)):
+        per = 1 / max(blocks[i], 1e-9)
+        for t in range(work.shape[1]):
+            if count[i, t] == 0:
+                continue
+            first = _whole(max(backlog[i, t] - work[i, t], 0.0) * per, width) + fixed
+            last = _whole(backlog[i, t] * per, width) + fixed
+            late[i] += count[i, t] * late_share(first, last, target)
+            late50[i] += count[i, t] * late_share(first, last, 50.0)
+            delay[i] += 0.5 * (first + last) * count[i, t]
+            if len(histogram):
+                tally(histogram[i], first, last, count[i, t])
 
 
+@kernel
+def _whole(wait: float, width: float) -> float:
+    """From the time that what is ahead takes to a delay."""
+    if width > 1 and wait > 0:
+        # What came in a coarse bin came half of it before its end, where backlog is known.
+        wait += 0.5 * width
+    return max(wait, 1.0) + 0.5
+
+
+@kernel
+def late_share(first: float, last: float, target: float) -> float:
+    """Share of a bin's packets later than a target: they lie evenly between first and last."""
+    return min(max((last - target) / max(last - first, 1e-3), 0.0), 1.0)
+
+
+@kernel
 def late_packets(
     first: np.ndarray, last: np.ndarray, count: np.ndarray, target: float
 ) -> np.ndarray:
-    """Packets later than a target, by row: a bin's packets lie evenly between first and last."""
-    if not (last > target).any():
-        return np.zeros(len(last), count.dtype)
-    share = (last - target) / np.maximum(last - first, 1e-3)
-    np.clip(share, 0, 1, out=share)
-    share *= count
-    return share.sum(-1)
+    """Packets later than a target, by row of ``(batch, bins)`` arrays."""
+    late = np.zeros(len(last))
+    for i in range(len(last)):
+        for t in range(last.shape[1]):
+            late[i] += count[i, t] * late_share(first[i, t], last[i, t], target)
+    return late
 
 
-def share_equally(need: np.ndarray, capacity: np.ndarray, out: np.ndarray) -> None:
-    """Equal shares among who waits, what they leave in proportion to what others still need.
-
-    Spends ``min(capacity, sum of need)`` exactly; max-min up to the second round.
-    """
-    waiting = np.count_nonzero(need, axis=0)
-    share = capacity / np.maximum(waiting, 1)
-    np.minimum(need, share, out=out)
-    rest = need - out
-    lacking = rest.sum(0)
-    spare = capacity - out.sum(0)
-    spare /= np.maximum(lacking, 1e-9)
-    rest *= np.minimum(spare, 1, out=spare)
-    out += rest
+@kernel
+def tally(counts: np.ndarray, first: float, last: float, packets: float) -> None:
+    """Enter packets that lie evenly between two delays into ``(CELLS,)`` logarithmic bins."""
+    for k in range(PARTS):
+        delay = first + (last - first) * ((k + 0.5) / PARTS)
+        place = int((math.log2(delay) + 2) * GRID)
+        counts[min(max(place, 0), CELLS - 1)] += packets / PARTS
 
 
 def histogram(first: np.ndarray, last: np.ndarray, count: np.ndarray) -> np.ndarray:
     """Packets by delay, ``(batch, CELLS)``: logarithmic bins of a sixteenth of a doubling."""
     out = np.zeros((len(first), CELLS))
-    offset = np.arange(len(first))[:, None] * CELLS
-    for k in range(PARTS):
-        delay = first + (last - first) * ((k + 0.5) / PARTS)
-        index = np.clip(((np.log2(delay) + 2) * GRID).astype(np.int64), 0, CELLS - 1) + offset
-        summed = np.bincount(index.ravel(), count.ravel(), minlength=out.size)
-        out += summed.reshape(out.shape) / PARTS
+    _tally_rows(first, last, count, out)
     return out
+
+
+@kernel
+def _tally_rows(first: np.ndarray, last: np.ndarray, count: np.ndarray, out: np.ndarray) -> None:
+    for i in range(len(first)):
+        for t in range(first.shape[1]):
+            tally(out[i], first[i, t], last[i, t], count[i, t])
 
 
 def quantile(counts: np.ndarray, q: float) -> float:

@@ -13,7 +13,7 @@ from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.core.registry import make_backend, make_problem
 from allocgym.envs.prb_slicing.problem import all_splits
 from allocgym.simulators.core import public_data
-from allocgym.simulators.prb_slicing import calibration, fluid, packets, tables, traffic
+from allocgym.simulators.prb_slicing import calibration, fluid, packets, stepping, tables, traffic
 
 public = pytest.mark.skipif(
     not public_data.available("prb/tractor/raw"), reason="the recorded traces are not here"
@@ -171,7 +171,7 @@ def test_every_scheduler_conserves_its_blocks(need, capacity):
     w, c = np.array(need)[:, None], np.array([capacity])
     carries = np.linspace(10, 40, len(need))[:, None]
     equal = np.empty_like(w)
-    fluid.share_equally(w, c, equal)
+    stepping.share_equally(w, c, equal)
     for given_ in (
         fluid.water_fill(w, c), equal, fluid.softmax_fill(w, c, 1.0),
         fluid.fair_fill(w, c, carries, np.ones_like(w)),
