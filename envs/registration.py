@@ -42,6 +42,8 @@ def register_all() -> None:
     register_backend("population", "twin", f"{members}:twin_backend")
     networks = "allocgym.real_backend.population.backend"
     register_backend("population", "real", f"{networks}:RealPopulation")
+    trials = "allocgym.real_backend.population.trials"
+    register_backend("population", "ray", f"{trials}:RayPopulation")
     _environment("CurveBudget", "allocgym.envs.population.curves_env")
     register_problem("curve-budget", "allocgym.envs.population.curves:CurveBudget")
     recorded = "allocgym.simulators.population.recorded"

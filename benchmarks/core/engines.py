@@ -10,7 +10,6 @@ import contextlib
 import contextvars
 import functools
 import importlib
-import logging
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from allocgym.envs.core.errors import AllocgymError, missing_extra, unknown
+from allocgym.real_backend.core.cluster import connect as connect
 
 Work = Callable[[dict[str, Any]], dict[str, Any]]
 ENGINES = ("local", "ray")
@@ -79,44 +79,6 @@ class OnRay:
 def _by_name(name: tuple[str, str], cell: dict[str, Any]) -> dict[str, Any]:
     work: Work = functools.reduce(getattr, name[1].split("."), importlib.import_module(name[0]))  # type: ignore[assignment]
     return work(cell)
-
-
-def connect(address: str | None = None) -> Any:
-    """Connect to a Ray cluster, or start one on this machine; return the module ``ray``.
-
-    Workers get the folder of public data and the thread count of this process.
-
-    Raises:
-        ImportError: Ray is not installed.
-        AllocgymError: nothing answers at the address.
-    """
-    # Ray reports usage over the network unless told not to; benchmarks should not.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        import ray
-    except ImportError as error:
-        raise missing_extra("ray", "ray") from error
-    if not ray.is_initialized():
-        passed = {
-            key: os.environ[key]
-            for key in ("ALLOCGYM_DATA", "ALLOCGYM_CACHE", "OMP_NUM_THREADS")
-            if key in os.environ
-        }
-        # "local" starts a new one; left out, Ray would look for a cluster that may be long dead.
-        arguments: dict[str, Any] = (
-            {"address": address} if address else {"address": "local", "include_dashboard": False}
-        )
-        try:
-            ray.init(
-                **arguments, runtime_env={"env_vars": passed}, log_to_driver=False,
-                logging_level=logging.ERROR,
-            )  # fmt: skip
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise AllocgymError(
-                f"address: no Ray cluster answers at {address!r} ({error})"
-            ) from error
-    return ray
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -48,6 +48,8 @@ class RealPopulation(Backend[PopulationOutcome, Plan]):
         AllocgymError: a value out of range, a knob that would change nothing.
     """
 
+    name: ClassVar[str] = "real"
+
     def __init__(
         self,
         problem: Population,
@@ -88,7 +90,7 @@ class RealPopulation(Backend[PopulationOutcome, Plan]):
             "device": str(self._device), "threads": threads, "torch": torch.__version__,
         }  # fmt: skip
         spec = Spec(
-            problem=problem.id, scenario=setting.scenario, backend="real",
+            problem=problem.id, scenario=setting.scenario, backend=self.name,
             claimants=tuple(f"member-{i}" for i in range(problem.n_max)), n_max=problem.n_max,
             unit="optimiser step of a member", horizon=setting.horizon, batch_size=1, clock=clock,
             capabilities=frozenset({"restart"}), details=details,
@@ -121,7 +123,7 @@ class RealPopulation(Backend[PopulationOutcome, Plan]):
             "torch": torch.__version__, "limit": self._limit, "ledger": self.ledger.to_json(),
             "outcome": self.outcome.to_json(),
         }  # fmt: skip
-        checkpoints.save(path, self.stack.state(), data)
+        checkpoints.save(path, self._state(), data)
 
     def restore(self, path: Path) -> None:
         """Go on from a checkpoint, here or in another process.
@@ -140,7 +142,7 @@ class RealPopulation(Backend[PopulationOutcome, Plan]):
         self._begin(data["seed"])
         if data["examples"] != self.task.digest:
             raise AllocgymError(f"{path}: its examples are not the ones found on this machine")
-        self.stack.load(state)
+        self._load(state)
         self._limit = data["limit"]
         self.ledger.load(data["ledger"])
         self._outcome = PopulationOutcome.from_json(data["outcome"])
@@ -156,13 +158,8 @@ class RealPopulation(Backend[PopulationOutcome, Plan]):
         }  # fmt: skip
 
     def _begin(self, seed: int) -> None:
-        s = self.setting
         self._seed = seed
-        self._task = task = tasks.TASKS[s.task](seed, s.valid, s.test, self._device)
-        architecture = Architecture(
-            task.inputs, (s.width,) * s.layers, task.outputs, task.vocabulary, tasks.CONTEXT
-        )
-        self._stack = Stack(architecture, seed, s.members, s.batch, self._device)
+        self._task, self._stack = begin(self.setting, seed, self._device)
 
     def _budget(self) -> np.ndarray:
         return self.outcome.instance.total
@@ -176,8 +173,7 @@ class RealPopulation(Backend[PopulationOutcome, Plan]):
         place = np.stack([draws.uniform(draws.stream(seeds, f"first-{k}", n), 0) for k in names])
         low, high = ranges[:, 0], ranges[:, 1]
         knobs = (low[:, None, None] * (high / low)[:, None, None] ** place).transpose(2, 1, 0)
-        with devices.threads(self._threads):
-            valid, test = (self.stack.evaluate(d) for d in (self.task.valid, self.task.test))
+        valid, test = self._measure()
         self._limit = float(valid.max()) * LARGEST
         s = self.setting
         instance = PopulationInstance(
@@ -196,21 +192,20 @@ class RealPopulation(Backend[PopulationOutcome, Plan]):
     def _spend(self, decision: Plan) -> PopulationOutcome:
         last = self.outcome
         self._check(decision)
-        m, stack = self.setting.members, self.stack
+        m = self.setting.members
         donor, steps = decision.donor[0, :m], decision.steps[0, :m]
         started = time.perf_counter()
-        with devices.threads(self._threads):
-            stack.copy(donor)
-            alive = last.alive[0, :m][donor]
-            # Nothing is left to train where there are no numbers; the steps are spent all the same.
-            stack.train(self.task.train, np.where(alive, steps, 0), self._full(decision.knobs))
-            valid, test = (stack.evaluate(d) for d in (self.task.valid, self.task.test))
+        alive = last.alive[0, :m][donor]
+        # Nothing is left to train where there are no numbers; the steps are spent all the same.
+        valid, test, finite = self._train(
+            donor, np.where(alive, steps, 0), self._full(decision.knobs)
+        )
         seconds = time.perf_counter() - started
         if self.spec.clock == "charged":
             copies = int((donor != np.arange(m)).sum())
             s = self.setting
             seconds = float(steps.max()) * s.step_seconds + copies * s.copy_seconds
-        alive &= stack.finite() & np.isfinite(valid) & np.isfinite(test) & (valid < self._limit)
+        alive &= finite & np.isfinite(valid) & np.isfinite(test) & (valid < self._limit)
         everyone = np.ones_like(last.alive)
         everyone[0, :m] = alive
         used = np.take_along_axis(last.used, decision.donor, 1) + decision.steps
@@ -220,6 +215,28 @@ class RealPopulation(Backend[PopulationOutcome, Plan]):
             everyone, decision.knobs, decision.donor, used, last.left - decision.steps.sum(1),
             int(last.period[0]) + 1,
         )  # fmt: skip
+
+    def _measure(self) -> tuple[np.ndarray, np.ndarray]:
+        """Validation and test loss of every member as it is, ``(M,)`` each."""
+        with devices.threads(self._threads):
+            return self.stack.evaluate(self.task.valid), self.stack.evaluate(self.task.test)
+
+    def _train(
+        self, donor: np.ndarray, steps: np.ndarray, knobs: dict[str, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Copy, train, measure: validation and test losses, and whether the weights are numbers."""
+        with devices.threads(self._threads):
+            self.stack.copy(donor)
+            self.stack.train(self.task.train, steps, knobs)
+        return *self._measure(), self.stack.finite()
+
+    def _state(self) -> dict[str, torch.Tensor]:
+        """Everything of the members that changes."""
+        return self.stack.state()
+
+    def _load(self, state: dict[str, torch.Tensor]) -> None:
+        """Go back to a `_state`."""
+        self.stack.load(state)
 
     def _check(self, plan: Plan) -> None:
         """Refuse what cannot be trained; whether it is allowed is the problem's to say."""
@@ -268,3 +285,14 @@ class RealPopulation(Backend[PopulationOutcome, Plan]):
         out = np.ones((1, self.spec.n_max))
         out[0, : len(losses)] = np.clip(losses, 1e-12, WORST)
         return out
+
+
+def begin(
+    setting: settings.Setting, seed: int, device: torch.device
+) -> tuple[tasks.Task, Stack]:  # fmt: skip
+    """Examples and untrained members of an episode."""
+    task = tasks.TASKS[setting.task](seed, setting.valid, setting.test, device)
+    architecture = Architecture(
+        task.inputs, (setting.width,) * setting.layers, task.outputs, task.vocabulary, tasks.CONTEXT
+    )
+    return task, Stack(architecture, seed, setting.members, setting.batch, device)

@@ -146,6 +146,12 @@ class Stack:
         self.cursor = np.zeros(members, np.int64)
         self.stream = draws.stream(np.array([seed]), "minibatch", members)[:, 0].copy()
 
+    def keep(self, member: int) -> None:
+        """Let go of everybody but one member, who stays what it is."""
+        only = slice(member, member + 1)
+        self.weights, self.velocity = self.weights[only].clone(), self.velocity[only].clone()
+        self.cursor, self.stream = self.cursor[only].copy(), self.stream[only].copy()
+
     def copy(self, donor: np.ndarray) -> None:
         """Make member i a copy of ``donor[i]``, all at once: weights, optimiser, generator, cursor."""
         moved = np.flatnonzero(donor != np.arange(len(donor)))

@@ -1,0 +1,122 @@
+"""Members as trials of Ray Tune on a local cluster of four nodes, one of which is lost on the way."""
+
+import json
+
+import numpy as np
+import pytest
+
+from allocgym.agents.core.agent import rollout
+from allocgym.agents.population import catalogue
+from allocgym.benchmarks.core import deploying
+from allocgym.envs.core.errors import AllocgymError
+from allocgym.envs.core.registry import make_backend
+from allocgym.envs.population.problem import Population
+
+pytestmark = [
+    pytest.mark.ray, pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore"),  # Ray's own
+]  # fmt: skip
+
+TINY = {"members": 3, "horizon": 4, "interval": 5, "valid": 64, "test": 64, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    from allocgym.real_backend.core import cluster as connecting
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    for _ in range(3):
+        made.add_node(num_cpus=2)
+    connecting.connect(made.address)
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+def backend(name, problem, tmp_path, **changes):
+    extra = {"storage": tmp_path} if name == "ray" else {}
+    return make_backend(problem, name, scenario="digits", **{**TINY, **extra, **changes})
+
+
+def same(one, other):
+    a, b = one.to_json(), other.to_json()
+    for name in a:
+        if name in ("scores", "heldout"):
+            assert a[name]["data"][0] == pytest.approx(b[name]["data"][0], rel=1e-5)
+        else:
+            assert a[name] == b[name], name
+
+
+def test_trials_report_what_the_stack_does_though_a_node_is_lost(cluster, tmp_path):
+    problem = Population(n_max=4)
+    seeds = np.array([3])
+    expected = rollout(
+        catalogue.make("pbt-1", problem), backend("real", problem, tmp_path), seeds, 3
+    )
+    assert any((o.donor != np.arange(4)).any() for o in expected), "somebody copies"
+    live, agent = backend("ray", problem, tmp_path), catalogue.make("pbt-1", problem)
+    got = [live.reset(seeds)]
+    agent.begin(live.spec, 3)
+    agent.tell(got[0])
+    for period in range(4):
+        if period == 1:
+            lost = live.nodes[0]
+            cluster.remove_node(next(n for n in cluster.worker_nodes if n.node_id == lost))
+        got.append(live.spend(agent.ask()))
+        agent.tell(got[-1])
+        if period == 1:
+            live.checkpoint(tmp_path / "half.ckpt")
+    assert lost not in live.nodes
+    live.close()
+    assert live.ledger.to_json()["spent"] == [60]
+    for a, b in zip(got, expected, strict=True):
+        same(a, b)
+    # The file goes on in the other back end, and in a new set of trials.
+    for name in ("real", "ray"):
+        again, agent = backend(name, problem, tmp_path), catalogue.make("pbt-1", problem)
+        again.restore(tmp_path / "half.ckpt")
+        agent.begin(again.spec, 3)
+        for outcome in expected[:3]:
+            agent.tell(outcome)
+            if not outcome.period[0] == 2:
+                agent.ask()
+        same(again.spend(agent.ask()), expected[3])
+        again.close()
+    assert not list(tmp_path.glob("population-*")), "trials leave nothing behind"
+
+
+def test_members_take_turns_where_there_is_no_room_for_all(cluster, tmp_path):
+    problem = Population(n_max=4)
+    fewer = {"horizon": 1, "cpus": 2.0}
+    live = backend("ray", problem, tmp_path, **fewer)
+    fewer.pop("cpus")
+    stacked = backend("real", problem, tmp_path, **fewer)
+    agents = [catalogue.make("random-search", problem) for _ in range(2)]
+    pairs = zip(
+        rollout(agents[0], live, np.array([1])), rollout(agents[1], stacked, np.array([1])),
+        strict=True,
+    )  # fmt: skip
+    for a, b in pairs:
+        same(a, b)
+    live.close()
+
+
+def test_a_deployment_on_trials_keeps_its_books(cluster, tmp_path):
+    arguments = {
+        "problem": "population", "agent": "pbt-1", "backend": "ray", "scenario": "digits", "seed": 1,
+        "fallback": "random-search", "max_change": None, "max_seconds": None, "max_cost": None,
+        "shadow": None, "overrides": {**TINY, "horizon": 2, "storage": str(tmp_path)},
+    }  # fmt: skip
+    result = deploying.run(tmp_path / "run", arguments, lambda line: None)
+    assert result["periods"] == 2 and result["ledger"]["spent"] == [30]
+    assert json.loads((tmp_path / "run" / "ledger.json").read_text())["stopped"] is None
+
+
+def test_what_cannot_be_is_told_before_a_cluster_is_needed():
+    problem = Population(n_max=4, knobs=("batch_size",))
+    pytest.importorskip("ray")
+    with pytest.raises(AllocgymError, match="changes nothing"):
+        make_backend(problem, "ray", scenario="digits", members=3)
