@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import numpy as np
 from allocgym.agents.prb_slicing import catalogue
 from allocgym.benchmarks.core.compare import paired
 from allocgym.benchmarks.core.main import Options
-from allocgym.benchmarks.core.suite import Figure, console, finish, show
+from allocgym.benchmarks.core.suite import Figure, console, finish, run_cells, show
 from allocgym.envs.core.registry import make_backend, make_problem
 from allocgym.real_backend.prb_slicing.linux import probe
 
@@ -22,8 +24,11 @@ SETTING: dict[str, Any] = {
 }  # fmt: skip
 
 
-def episode(engine: str, agent: str, mix: str, seed: int, horizon: int) -> dict[str, Any]:
+def episode(described: dict[str, Any]) -> dict[str, Any]:
     """Play one episode; totals of throughput and backlog, scores, and how exact the timing was."""
+    engine, agent, mix, seed, horizon = (
+        described[key] for key in ("engine", "agent", "mix", "seed", "horizon")
+    )
     problem: Any = make_problem("prb-slicing")
     cell: Any = make_backend(problem, engine, mix=mix, horizon=horizon, **SETTING)
     one = catalogue.make(agent, problem)
@@ -69,13 +74,16 @@ def suite(options: Options) -> int:
     horizon = 60 if options.quick else 240
     mixes = options.cases or list(MIXES[:1] if options.quick else MIXES)
     agents = options.agents or list(AGENTS)
-    rows: list[dict[str, Any]] = []
-    for mix, seed in itertools.product(mixes, range(options.seeds)):
-        for agent in agents:
-            real = episode("linux", agent, mix, seed, horizon)
-            told = episode("simpy", agent, mix, seed, horizon)
-            rows.append({"mix": mix, "seed": seed, "agent": agent, "live": real, "simulated": told})
-        console.print(f"mix {mix}, seed {seed}: played")
+    folder = (options.out or Path(tempfile.gettempdir()) / "allocgym") / "cells"
+    rows: list[dict[str, Any]] = [
+        {"mix": mix, "seed": seed, "agent": agent}
+        for mix, seed, agent in itertools.product(mixes, range(options.seeds), agents)
+    ]
+    for engine, name in (("linux", "live"), ("simpy", "simulated")):
+        described = [{"v": 1, "engine": engine, "horizon": horizon, **row} for row in rows]
+        # One at a time: the data plane is measured against the clock.
+        for row, result in zip(rows, run_cells(described, episode, folder, 1), strict=True):
+            row[name] = result
     figures = judge(rows, agents)
     for agent in agents:
         mine = [r for r in rows if r["agent"] == agent]
