@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from allocgym.envs.core.contracts import Backend, Shares, Spec
-from allocgym.envs.core.errors import AllocgymError, CorruptFileError
+from allocgym.envs.core.errors import AllocgymError, CorruptFileError, unknown
 from allocgym.envs.core.journal import write_json
 from allocgym.envs.core.registry import load
 from allocgym.envs.prb_slicing.problem import PRBSlicing
@@ -187,7 +187,9 @@ class LiveCell(Backend[SlicingOutcome, Shares]):
 class LinuxAdapter:
     """The data plane as an `Adapter`: groups become rates by the channel of the moment."""
 
-    def __init__(self, workload: Any, scenario: Any, period: int) -> None:
+    def __init__(
+        self, workload: Any, scenario: Any, period: int, tcp: tuple[str, ...] = ()
+    ) -> None:
         from allocgym.real_backend.prb_slicing.linux import LinuxPlane
 
         self.workload, self.scenario = workload, scenario
@@ -208,15 +210,16 @@ class LinuxAdapter:
                 ("time", at), ("user", numbers[p.row, p.user]), ("size", p.size), ("last", p.last),
             ):  # fmt: skip
                 columns[key].append(np.asarray(values).astype(np.int64))
-        from allocgym.real_backend.prb_slicing import plane
+        from allocgym.real_backend.prb_slicing.endpoints import SMALLEST
 
         schedule = {key: np.concatenate(parts) for key, parts in columns.items()}
-        schedule["size"] = np.maximum(schedule["size"], plane.SMALLEST)
+        schedule["size"] = np.maximum(schedule["size"], SMALLEST)
         best = float(workload.table.max())
         self.plane = LinuxPlane(
             users, [scenario.target(i) - AIR_MS for i in range(k)], schedule,
             cell=scenario.carrier.blocks * best * 8000, queue=scenario.queue,
             period_ms=scenario.period, borrow=scenario.borrow,
+            streams=[kind in tcp for kind in scenario.slices],
         )  # fmt: skip
         self._started = False
 
@@ -256,9 +259,24 @@ class LinuxAdapter:
 
 
 class LinuxCell(LiveCell):
-    """Real datagrams through this kernel's queues."""
+    """Real packets through this kernel's queues.
+
+    Args:
+        problem: radio slicing.
+        tcp: kinds of slices whose users are served by TCP (``("embb",)``); datagrams otherwise.
+        arguments: of `LiveCell`.
+    """
 
     engine = "linux"
+
+    def __init__(
+        self, problem: PRBSlicing, tcp: tuple[str, ...] | list[str] = (), **arguments: Any
+    ) -> None:
+        super().__init__(problem, **arguments)
+        self.tcp = tuple(tcp)
+        for kind in self.tcp:
+            if kind not in self.scenario.slices:
+                raise unknown("tcp", kind, self.scenario.slices)
 
     def _adjust(self, overrides: dict[str, Any]) -> dict[str, Any]:
         if overrides.get("channel", "slice") != "slice" or overrides.get("pool"):
@@ -268,7 +286,7 @@ class LinuxCell(LiveCell):
     def connect(self, seed: int, period: int) -> tuple[Adapter, SlicingInstance]:
         """See `LiveCell.connect`."""
         workload = load(_WORKLOAD)(self.scenario, np.array([seed]), self.n)
-        return LinuxAdapter(workload, self.scenario, period), workload.instance()
+        return LinuxAdapter(workload, self.scenario, period, self.tcp), workload.instance()
 
 
 class AdaptedCell(LiveCell):

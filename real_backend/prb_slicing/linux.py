@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from allocgym.envs.core.errors import AllocgymError, missing_extra
-from allocgym.real_backend.prb_slicing import plane
+from allocgym.real_backend.prb_slicing import endpoints, plane
 from allocgym.real_backend.prb_slicing.adapter import Reading
 
 STATE = "allocgym-plane-"
@@ -76,6 +76,7 @@ class LinuxPlane:
         queue: bytes of a user's queue.
         period_ms: between decisions.
         borrow: slices may use what others leave.
+        streams: whether each slice is served by TCP instead of datagrams (default: none is).
 
     Raises:
         AllocgymError: the kernel or the machine does not allow it; the message says what is missing.
@@ -90,6 +91,7 @@ class LinuxPlane:
         queue: float = 190_000,
         period_ms: float = 250.0,
         borrow: bool = False,
+        streams: list[bool] | None = None,
     ) -> None:
         try:
             import pyroute2  # noqa: F401
@@ -104,11 +106,12 @@ class LinuxPlane:
             )
         self.cleaned = clean_up()
         self.period_ms, self.borrow, self.users = period_ms, borrow, users
+        self.streams = streams or [False] * len(users)
         self.slots = [(i, u) for i, count in enumerate(users) for u in range(count)]
         self.folder = Path(tempfile.mkdtemp(prefix=STATE))
         self._helper: subprocess.Popen[bytes] | None = None
         np.savez(self.folder / "schedule.npz", **schedule)  # type: ignore[arg-type]
-        shape = (len(self.slots), plane.COUNTERS)
+        shape = (len(self.slots), endpoints.COUNTERS)
         self.counters = np.memmap(self.folder / "counters.bin", np.int64, "w+", shape=shape)
         self.counters.flush()
         self._last_counters = np.zeros(shape, np.int64)
@@ -123,7 +126,10 @@ class LinuxPlane:
         self._stream = ours.makefile("rwb")
         self._socket = ours
         self._remember([self._helper.pid])
-        setup = {"users": users, "targets": targets, "cell": cell, "queue": queue}
+        setup = {
+            "users": users, "targets": targets, "cell": cell, "queue": queue,
+            "streams": self.streams,
+        }  # fmt: skip
         try:
             answer = self._ask(setup)
         except (OSError, ValueError) as error:
@@ -173,20 +179,28 @@ class LinuxPlane:
         n, u = len(self.users), max([*self.users, 1])
         out = Reading.empty(n, u)
         for k, (i, j) in enumerate(self.slots):
-            out.arrived[i, j] = seen[k, 0]
-            out.served[i, j] = fresh[k, 0]
-            out.backlog[i, j] = now[k, 2]
-            gone = seen[k, 0] - fresh[k, 0] - (now[k, 2] - waited[k])
-            out.dropped[i, j] = max(gone, 0) if fresh[k, 3] else 0
-            # The rate may be a user's peak of packets: those lost are late.
+            out.arrived[i, j] = seen[k, endpoints.SENT]
             lost = fresh[k, 3]
-            out.packets[i] += seen[k, 1]
-            out.late[i] += seen[k, 3] + lost
-            out.late50[i] += seen[k, 4] + lost
-            out.delay[i] += seen[k, 5] * 1e-6
+            if self.streams[i]:
+                # Congestion control's own drops are sent again: what counts is what got through.
+                out.served[i, j] = seen[k, endpoints.GOODPUT]
+                out.backlog[i, j] = counters[k, endpoints.WAITING]
+                grown = seen[k, endpoints.WAITING]
+                lost = seen[k, endpoints.DROPPED]
+            else:
+                out.served[i, j] = fresh[k, 0]
+                out.backlog[i, j] = now[k, 2]
+                grown = now[k, 2] - waited[k]
+            gone = seen[k, endpoints.SENT] - out.served[i, j] - grown
+            out.dropped[i, j] = max(gone, 0) if lost else 0
+            out.packets[i] += seen[k, endpoints.PACKETS]
+            # The rate may be a user's peak of packets: those lost are late.
+            out.late[i] += seen[k, endpoints.LATE] + lost
+            out.late50[i] += seen[k, endpoints.LATE50] + lost
+            out.delay[i] += seen[k, endpoints.DELAY] * 1e-6
         received = np.zeros(n)
         for k, (i, _) in enumerate(self.slots):
-            received[i] += seen[k, 2]
+            received[i] += seen[k, endpoints.RECEIVED]
         out.delay /= np.maximum(received, 1)
         out.late, out.late50 = (np.minimum(x, out.packets) for x in (out.late, out.late50))
         return out
@@ -194,7 +208,7 @@ class LinuxPlane:
     @property
     def sender_lag_ms(self) -> float:
         """The furthest the sender has been behind its schedule."""
-        return float(self.counters[:, 6].max()) / 1e6 if len(self.counters) else 0.0
+        return float(self.counters[:, endpoints.LAG].max()) / 1e6 if len(self.counters) else 0.0
 
     def close(self) -> None:
         """End the helpers, and with them namespaces, links and queues. Idempotent."""
@@ -209,7 +223,7 @@ class LinuxPlane:
             self._helper.wait()
         self._helper = None
         del self.counters
-        self.counters = np.zeros((0, plane.COUNTERS), np.int64)  # type: ignore[assignment]
+        self.counters = np.zeros((0, endpoints.COUNTERS), np.int64)  # type: ignore[assignment]
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

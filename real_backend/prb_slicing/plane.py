@@ -1,4 +1,4 @@
-"""The data plane in the kernel: network namespaces, a veth pair, HTB classes, real datagrams.
+"""The data plane in the kernel: network namespaces, a veth pair, HTB classes, real packets.
 
 ``python -m allocgym.real_backend.prb_slicing.plane FOLDER`` is the helper process a `LinuxPlane`
 starts. It makes a namespace of its own (with a user namespace where it is not privileged), forks
@@ -15,33 +15,24 @@ import json
 import os
 import signal
 import socket
-import struct
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from allocgym.real_backend.prb_slicing.endpoints import (
+    COUNTERS,
+    HERE,
+    PORT,
+    THERE,
+    Sender,
+    die_with_parent,
+    receive,
+)
+
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
-PR_SET_PDEATHSIG = 1
-SOL_SOCKET, SO_PRIORITY, SO_SNDBUFFORCE = socket.SOL_SOCKET, 12, 32
-STAMP = struct.Struct("<qHBB")
-"""Send time in ns, user number, ends a recorded packet, padding."""
-FRAME = 42
-"""Ethernet, IP and UDP headers: what the queue counts beside the payload."""
-SMALLEST = FRAME + STAMP.size
 ROOT = 0x10000
-PORT = 5001
-HERE, THERE = "10.99.0.1", "10.99.0.2"
-COUNTERS = 8
-"""Per user: bytes and packets sent; packets received, of them later than the target, than 50 ms,
-their delays in ns; the largest lag of the sender in ns; datagrams it could not hand over."""
-
-
-def die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent dies."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def unshare(flags: int) -> None:
@@ -136,8 +127,8 @@ class Shaper:
         return out
 
 
-def receiver(pipe: socket.socket, shared: np.ndarray, targets: list[float]) -> None:
-    """The users' side: receive datagrams, compare stamps with the clock, count."""
+def receiver(pipe: socket.socket, shared: np.ndarray, targets: list[float], streams: int) -> None:
+    """The users' side: a namespace of its own, joined by a link, that receives and counts."""
     die_with_parent()
     unshare(CLONE_NEWNET)
     pipe.send(b"1")
@@ -148,65 +139,19 @@ def receiver(pipe: socket.socket, shared: np.ndarray, targets: list[float]) -> N
         index = ipr.link_lookup(ifname="users0")[0]
         ipr.addr("add", index=index, address=THERE, prefixlen=24)
         ipr.link("set", index=index, state="up")
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.setsockopt(SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
-    sock.bind((THERE, PORT))
-    pipe.send(b"2")
-    buffer = bytearray(2048)
-    clock = time.clock_gettime_ns
-    while True:
-        size = sock.recv_into(buffer)
-        if size < STAMP.size:
-            continue
-        sent, user, last, _ = STAMP.unpack_from(buffer)
-        if not last:
-            continue
-        delay = clock(time.CLOCK_MONOTONIC) - sent
-        row = shared[user]
-        row[2] += 1
-        row[3] += delay > targets[user] * 1e6
-        row[4] += delay > 50e6
-        row[5] += delay
+    receive(pipe, shared, targets, streams)
 
 
 def sender(
-    pipe: socket.socket, shared: np.ndarray, slots: list[tuple[int, int]], folder: Path
-) -> None:
-    """The network's side: replay a schedule of packets at absolute times, a socket per user."""
+    pipe: socket.socket, shared: np.ndarray, slots: list[tuple[int, int]], streams: list[bool],
+    queue: int, folder: Path,
+) -> None:  # fmt: skip
+    """The network's side: replay the schedule when told the time it begins."""
     die_with_parent()
-    base = int(pipe.recv(64))
-    sockets = []
-    for i, u in slots:
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        sock.setsockopt(SOL_SOCKET, SO_PRIORITY, class_id(i, u))
-        try:
-            # Too small a buffer would hold the sender back and hide drops.
-            sock.setsockopt(SOL_SOCKET, SO_SNDBUFFORCE, 8 << 20)
-        except PermissionError:
-            sock.setsockopt(SOL_SOCKET, socket.SO_SNDBUF, 8 << 20)
-        sock.connect((THERE, PORT))
-        sock.setblocking(False)
-        sockets.append(sock)
-    with np.load(folder / "schedule.npz") as file:
-        rows = zip(*(file[k].tolist() for k in ("time", "user", "size", "last")), strict=True)
-    clock, mono = time.clock_gettime_ns, time.CLOCK_MONOTONIC
-    zeros = bytes(2048)
-    for at, user, size, last in rows:
-        now = clock(mono)
-        ahead = base + at - now
-        if ahead > 60_000:
-            time.sleep(ahead / 1e9)
-            now = clock(mono)
-        row = shared[user]
-        row[0] += size
-        row[1] += last
-        row[6] = max(row[6], now - base - at)
-        try:
-            sockets[user].send(STAMP.pack(now, user, last, 0) + zeros[: size - SMALLEST])
-        except OSError:
-            row[7] += 1
-    while True:
-        time.sleep(60)
+    pipe.recv(1)
+    one = Sender(shared, [class_id(i, u) for i, u in slots], streams, queue)
+    pipe.send(b"1")
+    one.replay(folder / "schedule.npz", int(pipe.recv(64)))
 
 
 def link(child: int) -> tuple[Any, int]:
@@ -218,7 +163,8 @@ def link(child: int) -> tuple[Any, int]:
     ipr.link("set", index=ipr.link_lookup(ifname="users0")[0], net_ns_pid=child)
     index = int(ipr.link_lookup(ifname="cell0")[0])
     ipr.addr("add", index=index, address=HERE, prefixlen=24)
-    ipr.link("set", index=index, state="up")
+    # Single frames into the queue, as on the air, not bundles that the other end takes apart.
+    ipr.link("set", index=index, state="up", gso_max_segs=1)
     return ipr, index
 
 
@@ -251,18 +197,22 @@ def serve(folder: Path, channel: socket.socket) -> None:
     try:
         mode = enter_namespaces()
         targets = [setup["targets"][i] for i, _ in slots]
-        child, users_end = fork(receiver, counters, targets)
+        streams = [setup["streams"][i] for i, _ in slots]
+        child, users_end = fork(receiver, counters, targets, sum(streams))
         children.append(child)
         users_end.recv(1)
-        feeder, network_end = fork(sender, counters, slots, folder)
+        queue = int(setup["queue"])
+        feeder, network_end = fork(sender, counters, slots, streams, queue, folder)
         children.append(feeder)
         ipr, index = link(child)
         users_end.send(b"1")
         users_end.recv(1)
-        shaper = Shaper(ipr, index, users, setup["cell"], int(setup["queue"]))
+        shaper = Shaper(ipr, index, users, setup["cell"], queue)
         # Learn the neighbour before anything is timed.
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as warm:
             warm.sendto(b"0", (THERE, PORT))
+        network_end.send(b"1")
+        network_end.recv(1)
         answer: dict[str, Any] = {"ok": mode, "children": children}
     except Exception as error:  # told to the parent, in one sentence
         answer = {"error": f"{type(error).__name__}: {error}"}

@@ -261,3 +261,30 @@ def test_after_a_kill_the_next_start_cleans_up_and_goes_on(plane, tmp_path):
     ledger = json.loads((tmp_path / "run" / "ledger.json").read_text())
     assert ledger["spent"] == [17 * 14]
     assert (tmp_path / "run" / "report.html").exists()
+
+
+@pytest.mark.live
+def test_a_slice_may_be_served_by_tcp(plane):
+    problem = make_problem("prb-slicing")
+    cell = make_backend(
+        problem, "linux", tcp=["embb"], mix="114", period=100.0, horizon=15, load=2.0
+    )
+    outcomes = [cell.reset(np.array([2]))]
+    for _ in range(15):
+        outcomes.append(cell.spend(Shares(np.array([[2, 8, 7]]))))
+    row = cell.spec.claimants.index("embb")
+    streams = cell.adapter.plane.streams
+    cell.close()
+    assert [k for k, by_tcp in enumerate(streams) if by_tcp] == [row]
+    arrived, served, dropped = (
+        sum(getattr(o, name)[0, row].sum() for o in outcomes)
+        for name in ("arrived", "served", "dropped")
+    )
+    assert arrived > 0 and served > 0
+    # What came was delivered, waits, or was turned away; a read may fall between two packets.
+    assert abs(served + dropped + outcomes[-1].backlog[0, row].sum() - arrived) < 0.1 * arrived
+
+
+def test_tcp_is_for_slices_that_exist():
+    with pytest.raises(AllocgymError, match=r"tcp.*embb"):
+        make_backend(make_problem("prb-slicing"), "linux", tcp=["video"])
