@@ -44,7 +44,7 @@ def cell_of(scenario: str, agent: str, seeds: int, first: int, overrides: Any) -
     file = agent
     if agent.startswith("learned:"):
         file = str(catalogue.PRETRAINED / f"{agent.partition(':')[2]}.zip")
-    cell = {"v": 2, "scenario": scenario, "agent": agent, "seeds": seeds}
+    cell = {"v": 3, "scenario": scenario, "agent": agent, "seeds": seeds}
     if file.endswith(".zip"):
         cell["sha"] = describe("", file, 0)["sha"]
     if first:
