@@ -28,6 +28,8 @@ $(STAMP): pyproject.toml constraints.txt
 
 install-ray: install
 	$(BIN)/python -c "import ray" 2>/dev/null || $(BIN)/pip install --quiet -c constraints.txt -e '.[ray]'
+	# Its schedulers alone: they import none of the half a gigabyte it would bring.
+	$(BIN)/python -c "import syne_tune" 2>/dev/null || $(BIN)/pip install --quiet --no-deps -c constraints.txt syne-tune
 
 demo: install $(if $(filter ray,$(ENGINE)),install-ray)
 	$(BIN)/allocgym demo --out runs/demo --seeds $(SEEDS) --engine $(ENGINE)
@@ -37,7 +39,7 @@ test: install
 
 # Training, cells and live runs on a local cluster that loses nodes.
 test-ray: install-ray
-	timeout 1200 $(BIN)/python -m pytest -m ray
+	timeout 2400 $(BIN)/python -m pytest -m ray
 
 lint: install
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ from allocgym.agents.core.agent import Agent, PolicyAgent
 from allocgym.agents.population import heuristics as rules
 from allocgym.agents.population.index import IndexController
 from allocgym.agents.population.oracles import SearchedRun
+from allocgym.agents.population.outside import OUTSIDE
 from allocgym.agents.population.pb2 import PB2
 from allocgym.envs.core.errors import AllocgymError, CorruptFileError, unknown
 from allocgym.envs.population.problem import Population
@@ -37,6 +38,7 @@ FIXED: dict[str, Callable[[Population], Agent]] = {
     "constant": lambda p: rules.OneRun(p, "constant"),
     "uba": lambda p: rules.OneRun(p, "uba"),
     "power": lambda p: rules.OneRun(p, "power"),
+    **OUTSIDE,
 }
 ORACLES: dict[str, Callable[[Population], Agent]] = {
     "tuned-wsd": lambda p: SearchedRun(p, free=False),

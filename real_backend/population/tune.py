@@ -207,8 +207,9 @@ class PopulationScheduler(LockstepScheduler):
     The trainable must save and load checkpoints and take a new configuration from them on.
 
     Args:
-        decide: from outcome to plan: ``lambda outcome: agent_that_was_told(outcome)``, or the ``tell``
-            and ``ask`` of a `Controller` (see `steered_by`).
+        decide: told every outcome, the last one included; returns a plan, or None to end. With a
+            controller: ``tell`` the outcome, return what it is ``ask``-ed (see
+            ``examples/ray_tune_population.py``).
         problem: `Population`, whose knobs are keys of the trials' configurations.
         ranges: from each knob to (low, high), both > 0.
         members: trials (``num_samples``).
@@ -262,10 +263,8 @@ class PopulationScheduler(LockstepScheduler):
 
     def _orders(self, reports: Reports) -> Orders | None:
         self.outcome = out = self._report(reports)
-        if out.done[0]:
-            return None
         self._plan = plan = self._ask(out)
-        if plan is None:
+        if plan is None or out.done[0]:
             return None
         m = self.members
         config = [

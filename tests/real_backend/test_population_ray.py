@@ -1,6 +1,9 @@
 """Members as trials of Ray Tune on a local cluster of four nodes, one of which is lost on the way."""
 
+import importlib.util
 import json
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -120,3 +123,49 @@ def test_what_cannot_be_is_told_before_a_cluster_is_needed():
     pytest.importorskip("ray")
     with pytest.raises(AllocgymError, match="changes nothing"):
         make_backend(problem, "ray", scenario="digits", members=3)
+
+
+def test_a_users_experiment_does_what_the_controller_says(cluster, tmp_path, monkeypatch):
+    from ray import cloudpickle
+
+    source = Path(__file__).parents[2] / "examples" / "ray_tune_population.py"
+    specification = importlib.util.spec_from_file_location("ray_tune_population", source)
+    example = importlib.util.module_from_spec(specification)
+    monkeypatch.setitem(sys.modules, "ray_tune_population", example)
+    specification.loader.exec_module(example)
+    # Trials get it by value: it is no module of theirs.
+    cloudpickle.register_pickle_by_value(example)
+    scheduler, controller = example.run("pbt-1", tmp_path)
+    assert scheduler.periods == example.HORIZON and scheduler.copies > 0
+    # The same lineages in this process, without Tune.
+    first, n = controller.outcomes[0], example.MEMBERS
+    members = [example.Line({"learning_rate": float(first.knobs[0, i, 0])}) for i in range(n)]
+    for member in members:
+        losses = [member.step()["loss"] for _ in range(example.INTERVAL)]
+    assert losses[-1] == first.scores[0, -1]
+    for keyed, outcome in zip(controller.decisions, controller.outcomes[1:], strict=True):
+        plan, told = keyed.decision, outcome.scores[0]
+        weights = [members[d].weights.copy() for d in plan.donor[0]]
+        for i, member in enumerate(members):
+            member.weights = weights[i]
+            member.config = {"learning_rate": float(plan.knobs[0, i, 0])}
+            for _ in range(plan.steps[0, i]):
+                loss = member.step()["loss"]
+            assert loss == pytest.approx(told[i], rel=1e-12)
+        assert outcome.spent[0] == plan.steps.sum()
+
+
+def test_ranges_and_members_are_checked():
+    tune = pytest.importorskip("allocgym.real_backend.population.tune")
+    problem = Population(n_max=4)
+    good = {"learning_rate": (0.1, 1.0)}
+    for changes, message in (
+        ({"ranges": {"rate": (0.1, 1.0)}}, "ranges: of"),
+        ({"ranges": {"learning_rate": (0.0, 1.0)}}, "0 < low < high"),
+        ({"members": 5}, "at most n_max = 4"),
+        ({"horizon": 0}, "horizon"),
+        ({"interval": 0}, "integers >= 1"),
+    ):
+        arguments = {"ranges": good, "members": 3, "interval": 1, "horizon": 2, "metric": "loss"}
+        with pytest.raises(AllocgymError, match=message):
+            tune.PopulationScheduler(lambda o: None, problem, **{**arguments, **changes})
