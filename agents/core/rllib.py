@@ -19,6 +19,7 @@ from allocgym.agents.core.networks import SetPolicy
 from allocgym.envs.core.errors import AllocgymError, missing_extra, unknown
 
 try:
+    from ray.exceptions import RayError
     from ray.rllib.algorithms.algorithm import Algorithm
     from ray.rllib.algorithms.appo import APPOConfig
     from ray.rllib.algorithms.ppo import PPOConfig
@@ -31,6 +32,8 @@ except ImportError as error:
     raise missing_extra("ray[rllib]", "ray") from error
 
 ALGORITHMS = ("ppo", "appo")
+RETRIES = 10
+"""How often training starts again from its newest checkpoint before it gives up."""
 MODULE = Path("learner_group", "learner", "rl_module", "default_policy")
 
 
@@ -145,6 +148,8 @@ def configure(
             gym_env_vectorize_mode=gym.VectorizeMode.VECTOR_ENTRY_POINT,
             rollout_fragment_length=2 * horizon if algorithm == "ppo" else horizon,
         )
+        # Runners that are lost with their node are started elsewhere; the others go on.
+        .fault_tolerance(restart_failed_env_runners=True)
         .learners(num_learners=0)
         .rl_module(
             rl_module_spec=RLModuleSpec(
@@ -189,7 +194,7 @@ def train_rllib(
         seed: see `configure`.
         skip: see `SetPolicy`.
         checkpoint: folder; an existing checkpoint there is taken up, and one is written after every
-            iteration.
+            iteration. Where an iteration fails all the same, training starts again from it.
         progress: called with (steps so far, mean return).
 
     Returns:
@@ -198,13 +203,21 @@ def train_rllib(
     begun = time.perf_counter()
     config = configure(env_id, env_arguments, algorithm, num_envs, runners, seed, skip)
     algo: Algorithm = config.build_algo()
-    done = 0
+    done = restarts = 0
     try:
-        if checkpoint is not None and (checkpoint / MODULE).exists():
-            algo.restore_from_path(str(checkpoint.resolve()))
+        _take_up(algo, checkpoint)
         sampling = learning = 0.0
         while done < steps:
-            result = algo.train()
+            try:
+                result = algo.train()
+            except RayError:
+                if checkpoint is None or restarts == RETRIES:
+                    raise
+                restarts += 1
+                algo.stop()
+                algo = config.copy(copy_frozen=False).build_algo()
+                _take_up(algo, checkpoint)
+                continue
             sampled = result["env_runners"]
             done = int(sampled.get("num_env_steps_sampled_lifetime", 0))
             timers = result.get("timers", {})
@@ -219,10 +232,15 @@ def train_rllib(
     finally:
         algo.stop()
     return policy, {
-        "trainer": f"{algorithm.upper()} (RLlib)", "steps": done, "seed": seed,
+        "trainer": f"{algorithm.upper()} (RLlib)", "steps": done, "seed": seed, "restarts": restarts,
         "seconds": round(time.perf_counter() - begun, 1),
         "seconds sampling": round(sampling, 1), "seconds learning": round(learning, 1),
     }  # fmt: skip
+
+
+def _take_up(algo: Algorithm, checkpoint: Path | None) -> None:
+    if checkpoint is not None and (checkpoint / MODULE).exists():
+        algo.restore_from_path(str(checkpoint.resolve()))
 
 
 def policy_of(checkpoint: Path) -> SetPolicy:

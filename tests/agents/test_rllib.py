@@ -72,3 +72,41 @@ def test_what_is_no_checkpoint_is_told(rllib, tmp_path):
         rllib.policy_of(tmp_path)
     with pytest.raises(AllocgymError, match="algorithm: no 'pppo'"):
         rllib.configure(ENV, SETTING, "pppo")
+
+
+def test_training_survives_the_loss_of_a_node(rllib, tmp_path):
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    from allocgym.benchmarks.core import engines
+
+    ray.shutdown()
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+    )
+    for _ in range(3):
+        cluster.add_node(num_cpus=1)
+    seen = []
+
+    def progress(done, value):
+        seen.append(done)
+        if len(seen) == 2:
+            # Two of three: one of them at least has a runner.
+            for node in list(cluster.worker_nodes)[:2]:
+                cluster.remove_node(node)
+            cluster.add_node(num_cpus=1)
+
+    try:
+        engines.connect(cluster.address)
+        folder = tmp_path / "checkpoint"
+        policy, information = rllib.train_rllib(
+            ENV, SETTING, 400, num_envs=4, runners=2, checkpoint=folder, progress=progress
+        )
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    assert information["steps"] >= 400 and len(seen) > 3
+    assert seen == sorted(seen), "no step is counted twice"
+    for name, tensor in rllib.policy_of(folder).state_dict().items():
+        assert np.isfinite(tensor.numpy()).all()
+        assert np.array_equal(tensor.numpy(), policy.state_dict()[name].numpy())
