@@ -18,6 +18,8 @@ def register_all() -> None:
     register_backend("data-mixing", "twin", f"{simulator}:twin_backend")
     register_backend("data-mixing", "replay", "allocgym.simulators.data_mixing.replay:Replay")
     register_backend("data-mixing", "real", "allocgym.real_backend.data_mixing.backend:RealMixing")
+    several = "allocgym.real_backend.data_mixing.parallel:ParallelMixing"
+    register_backend("data-mixing", "ray", several)
     _environment("RolloutBudget", "allocgym.envs.rollout_budget.env")
     register_problem("rollout-budget", "allocgym.envs.rollout_budget.problem:RolloutBudget")
     rollouts = "allocgym.simulators.rollout_budget.backend"
@@ -64,6 +66,11 @@ def register_all() -> None:
     register_problem("packing", "allocgym.envs.memory_mapping.packing:Packing")
     packings = "allocgym.simulators.memory_mapping.packings"
     register_backend("packing", "twin", f"{packings}:PackingSimulator")
+    _environment("StrategySelection", "allocgym.envs.memory_mapping.selection_env")
+    selecting = "allocgym.envs.memory_mapping.selection"
+    register_problem("strategy-selection", f"{selecting}:StrategySelection")
+    selections = "allocgym.simulators.memory_mapping.selections"
+    register_backend("strategy-selection", "twin", f"{selections}:SelectionSimulator")
 
 
 def _environment(name: str, module: str) -> None:

@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from allocgym.agents.core.agent import Agent
-from allocgym.agents.memory_mapping import packings
+from allocgym.agents.memory_mapping import packings, selecting
 from allocgym.benchmarks.core.front import Front
 from allocgym.benchmarks.core.main import Suite
 from allocgym.envs.core.contracts import Problem
 from allocgym.envs.core.errors import unknown
 from allocgym.simulators.memory_mapping import packings as packing_instances
+from allocgym.simulators.memory_mapping import selections as selection_instances
 
 _HOME = "allocgym.benchmarks.memory_mapping"
 
@@ -110,3 +111,62 @@ class PackingFront(SideFront):
 
 
 PACKING = PackingFront()
+
+
+class SelectionFront(SideFront):
+    """See `Front`."""
+
+    problem: ClassVar[str] = "strategy-selection"
+    env_ids: ClassVar[tuple[str, ...]] = ("allocgym/StrategySelection-v0",)
+    scenario: ClassVar[str] = "train"
+    fallback: ClassVar[str] = "least-memory"
+    reference: ClassVar[str] = "look-ahead"
+    unit: ClassVar[tuple[str, float]] = ("minus log10 of cost (-10: not allowed)", 1.0)
+    trainers: ClassVar[dict[str, int]] = {"cma": 40}
+    suites: ClassVar[dict[str, Suite]] = {
+        "strategy": Suite(
+            f"{_HOME}.strategy:suite", "IOPDDL B, G and V, generated ones (about 5 min)"
+        ),
+    }
+
+    def scenarios(self) -> list[str]:
+        """See `Front.scenarios`."""
+        return list(selection_instances.SCENARIOS)
+
+    def agents(self) -> list[str]:
+        """See `Front.agents`."""
+        return list(selecting.NAMES)
+
+    def make_agent(self, name: str, problem: Problem) -> Agent:
+        """See `Front.make_agent`."""
+        made: Any = problem
+        return selecting.Selector(made, name)
+
+    def train(
+        self, out: Path, scenario: str, trainer: str, iterations: int, seed: int,
+        overrides: dict[str, Any],
+    ) -> dict[str, Any]:  # fmt: skip
+        """See `Front.train`."""
+        from allocgym.envs.core.registry import make_backend, make_problem
+
+        if trainer not in self.trainers:
+            raise unknown("trainer", trainer, self.trainers)
+        problem = make_problem(self.problem)
+
+        def make(count: int) -> Any:
+            return make_backend(problem, "twin", scenario=scenario, num_envs=count, **overrides)
+
+        weights, provenance = selecting.train(make, iterations, seed)
+        provenance["scenario"] = scenario
+        selecting.save(out, weights, provenance)
+        return provenance
+
+    def status(self, spec: Any, keyed: Any, outcome: Any) -> str:
+        """See `Front.status`."""
+        word = ", not allowed" if outcome.broken[0] else ""
+        return (
+            f"node {int(outcome.step[0])}/{int(outcome.total[0])}, cost {outcome.cost[0]:.4g}{word}"
+        )
+
+
+SELECTION = SelectionFront()

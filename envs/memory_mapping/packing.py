@@ -157,8 +157,11 @@ def place(
 
     Args:
         order: ``(n,)`` indices.
-        lower, upper, size: ``(n,)`` of the buffers.
-        offset, stack: ``(n,)`` int64 to write to.
+        lower: ``(n,)`` first time of each buffer.
+        upper: ``(n,)`` time after the last.
+        size: ``(n,)`` bytes.
+        offset: ``(n,)`` int64, written to.
+        stack: ``(n,)`` int64, written to: what is placed, lowest first.
     """
     height = 0
     for count in range(len(order)):

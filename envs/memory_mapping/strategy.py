@@ -64,11 +64,16 @@ def from_json(data: Mapping[str, Any]) -> StrategyProblem:
     return StrategyProblem(body.get("name", ""), costs, usages, slots, joined, limit, len(marks))
 
 
+def loads(problem: StrategyProblem, choice: np.ndarray) -> np.ndarray:
+    """``(times,)`` usage of a choice."""
+    load = np.zeros(problem.times)
+    for u, s, k in zip(problem.usages, problem.slots, choice, strict=True):
+        load[s] += u[k]
+    return load
+
+
 def evaluate(problem: StrategyProblem, choice: np.ndarray) -> tuple[float, float]:
     """Return the cost of a choice and its largest usage; feasible where that is within the limit."""
     total = sum(float(c[k]) for c, k in zip(problem.costs, choice, strict=True))
     total += sum(float(m[choice[i], choice[j]]) for i, j, m in problem.edges)
-    load = np.zeros(problem.times)
-    for u, s, k in zip(problem.usages, problem.slots, choice, strict=True):
-        load[s] += u[k]
-    return total, float(load.max(initial=0.0))
+    return total, float(loads(problem, choice).max(initial=0.0))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from allocgym.agents.core.agent import rollout
-from allocgym.agents.memory_mapping import catalogue, exact, learned, orders, strategies
+from allocgym.agents.memory_mapping import catalogue, exact, forests, learned, orders
 from allocgym.benchmarks.memory_mapping.training import train_agent
 from allocgym.envs.core import registry
 from allocgym.envs.core.errors import AllocgymError
@@ -131,7 +131,7 @@ def test_strategy_selection_finds_the_best_of_a_small_problem():
     options = np.stack(np.meshgrid(*[range(k)] * n), -1).reshape(-1, n)
     scored = [evaluate(problem, c) for c in options]
     feasible = [v for v, peak in scored if peak <= problem.limit]
-    choice, cost, _ = strategies.descend(problem, 0.6)
+    choice, cost, _ = forests.descend(problem, 0.6)
     assert choice is not None
     value, peak = evaluate(problem, choice)
     assert value == cost and peak <= problem.limit
