@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -56,6 +56,8 @@ class RealMixing(Backend[MixingOutcome, Shares]):
         AllocgymError: a value out of range, a domain that is not there.
     """
 
+    name: ClassVar[str] = "real"
+
     def __init__(
         self,
         problem: DataMixing,
@@ -101,7 +103,7 @@ class RealMixing(Backend[MixingOutcome, Shares]):
             "device": str(self._device), "threads": threads, "torch": torch.__version__,
         }  # fmt: skip
         spec = Spec(
-            problem=problem.id, scenario=self.setting.scenario, backend="real", claimants=names,
+            problem=problem.id, scenario=self.setting.scenario, backend=self.name, claimants=names,
             n_max=problem.n_max, unit=f"sequence of {config.context} tokens",
             horizon=self.setting.decisions, batch_size=1, clock=clock,
             capabilities=frozenset({"restart"}), details=details,
@@ -184,9 +186,7 @@ class RealMixing(Backend[MixingOutcome, Shares]):
         rates = self._rates[period * steps : (period + 1) * steps] * self.setting.peak_lr
         before = trainer.state()
         start = time.perf_counter()
-        with devices.threads(self._threads):
-            trainer.train(present, rates, self._teller(period, steps, present / present.sum()))
-            measured = trainer.evaluate("valid")
+        measured = self._train(present, rates, period)
         seconds = time.perf_counter() - start
         if self.spec.clock == "charged":
             seconds = steps * self.setting.step_seconds
@@ -204,6 +204,12 @@ class RealMixing(Backend[MixingOutcome, Shares]):
         return self._report(
             losses, heldout, units.astype(np.int64), last.seen + units, period + 1, seconds, valid
         )
+
+    def _train(self, units: np.ndarray, rates: np.ndarray, period: int) -> np.ndarray:
+        """Train one period, ``(K,)`` sequences; return the validation losses, ``(K,)``."""
+        with devices.threads(self._threads):
+            self.trainer.train(units, rates, self._teller(period, len(rates), units / units.sum()))
+            return self.trainer.evaluate("valid")
 
     def _budget(self) -> np.ndarray:
         return self._instance.budget * self._instance.horizon

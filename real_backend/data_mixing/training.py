@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,30 @@ _EVALUATION_BATCH = 64
 _LOG2 = float(np.log(2.0))
 
 
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """One worker's part of every batch.
+
+    Attributes:
+        rank, world: this worker takes sequences ``rank``, ``rank + world``, ... of each batch.
+        reduce: sums a tensor over all workers, in place.
+    """
+
+    rank: int
+    world: int
+    reduce: Callable[[Tensor], Any]
+
+    def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Replace every gradient by its sum over workers: the whole batch's, as the loss is a sum."""
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        flat = torch.cat([g.reshape(-1) for g in gradients])
+        self.reduce(flat)
+        for gradient, summed in zip(
+            gradients, flat.split([g.numel() for g in gradients]), strict=True
+        ):
+            gradient.copy_(summed.view_as(gradient))
+
+
 class Trainer:
     """Trains a byte-level GPT on sequences of several domains; the same class on CPU and CUDA.
 
@@ -32,7 +57,13 @@ class Trainer:
         device: where to train.
         unique: number of distinct windows of each domain that is restricted, by name.
         valid_windows, test_windows: windows of each domain to evaluate on.
+
+    Attributes:
+        shard: this worker's part of each batch where several train one model, or None. All of them
+            must be given the same calls; then they hold the same weights.
     """
+
+    shard: Shard | None = None
 
     def __init__(
         self,
@@ -158,9 +189,14 @@ class Trainer:
     def _step(self, tokens: Tensor, scored: Tensor, rate: float) -> None:
         for group in self._optimiser.param_groups:
             group["lr"] = rate
-        loss = (self._losses(tokens) * scored).sum() / len(tokens)
+        count, shard = len(tokens), self.shard
+        if shard is not None:
+            tokens, scored = tokens[shard.rank :: shard.world], scored[shard.rank :: shard.world]
+        loss = (self._losses(tokens) * scored).sum() / count
         self._optimiser.zero_grad()
         loss.backward()
+        if shard is not None:
+            shard.sum_gradients(self.model.parameters())
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self._optimiser.step()
 

@@ -1,5 +1,6 @@
 """Schedulers of Ray Tune and Syne Tune drive the simulator; what they decide is carried out."""
 
+import itertools
 import random
 
 import numpy as np
@@ -26,10 +27,11 @@ def play(name, **arguments):
 def test_rules_hold_and_draws_are_its_own(name):
     pytest.importorskip("syne_tune" if name.startswith("syne") else "ray")
     random.seed(5)
-    before = random.getstate(), np.random.get_state()[1].tolist()
+    before = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
     one, agent = play(name)
     other, _ = play(name)
-    assert (random.getstate(), np.random.get_state()[1].tolist()) == before
+    after = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    assert after == before
     assert one == other, "a function of the seed"
     inst = one[0].instance
     assert (sum(o.spent for o in one) == inst.total).all()
@@ -45,7 +47,7 @@ def test_copies_come_from_the_best_quarter():
     pytest.importorskip("ray")
     outcomes, _ = play("ray-tune-pbt")
     seen = 0
-    for before, after in zip(outcomes, outcomes[1:], strict=False):
+    for before, after in itertools.pairwise(outcomes):
         for row in range(len(SEEDS)):
             rank = before.scores[row].argsort().argsort()
             for i in np.flatnonzero(after.donor[row] != np.arange(8)):
@@ -57,7 +59,7 @@ def test_copies_come_from_the_best_quarter():
 def test_a_stopped_member_stays_stopped():
     pytest.importorskip("ray")
     outcomes, _ = play("ray-tune-asha")
-    given = np.stack([b.used - a.used for a, b in zip(outcomes, outcomes[1:], strict=False)])
+    given = np.stack([b.used - a.used for a, b in itertools.pairwise(outcomes)])
     idle = given == 0
     assert idle.any(), "somebody is stopped"
     assert (idle[1:] | ~idle[:-1]).all()
