@@ -74,7 +74,11 @@ class Agent(ABC, Generic[O, D]):
         """Decide the coming period."""
 
     def peek(self, backend: Any) -> None:
-        """Look at the true law (clairvoyant agents), after ``begin`` and before ``tell``."""
+        """Look into the back end, after ``begin`` and before ``tell``.
+
+        Clairvoyant agents look at the true law; others may look at what is theirs to see, such as
+        the model they train.
+        """
 
     def _start(self) -> None: ...
 
@@ -134,8 +138,7 @@ def rollout(agent: Agent, backend: Any, seeds: np.ndarray, seed: int = 0) -> lis
     """Run one batch of episodes and return every outcome, the first from ``reset``."""
     outcome = backend.reset(seeds)
     agent.begin(backend.spec, seed)
-    if agent.clairvoyant:
-        agent.peek(backend)
+    agent.peek(backend)
     agent.tell(outcome)
     outcomes = [outcome]
     while not outcome.done.all():

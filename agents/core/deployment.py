@@ -81,6 +81,8 @@ class Deployment:
                 raise AllocgymError(
                     f"agent: {one.name!r} looks at the true law; it cannot be deployed"
                 )
+            if one is not None:
+                one.peek(backend)
         self.backend = backend
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -24,6 +24,10 @@ class RuleAgent(Agent[RolloutOutcome, Shares]):
         self.rule = rule
         self.name = rule.name
 
+    def peek(self, backend: Any) -> None:
+        """See `Rule.peek`."""
+        self.rule.peek(backend)
+
     def _start(self) -> None:
         self._view: View | None = None
         self._begun = False

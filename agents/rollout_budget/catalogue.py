@@ -40,13 +40,20 @@ RULES: dict[str, Callable[[], Rule]] = {
     "random": rules.Random,
     "anti": rules.Anti,
 }
+LOOKING: dict[str, Callable[[], Rule]] = {"gain-rl": pub.GainRL}
+"""Rules that look into the model they train: on the real back end only."""
 ORACLES = ("oracle", "oracle per token")
 PRETRAINED = Path(__file__).parent / "pretrained"
 
 
 def names() -> list[str]:
     """Names `make` understands, besides paths of agent files."""
-    return [*RULES, *ORACLES, *sorted(f"learned:{p.stem}" for p in PRETRAINED.glob("*.zip"))]
+    return [
+        *RULES,
+        *LOOKING,
+        *ORACLES,
+        *sorted(f"learned:{p.stem}" for p in PRETRAINED.glob("*.zip")),
+    ]
 
 
 def make_rule(name: str | Path) -> Rule:
@@ -58,6 +65,8 @@ def make_rule(name: str | Path) -> Rule:
     text = str(name)
     if text in RULES:
         return RULES[text]()
+    if text in LOOKING:
+        return LOOKING[text]()
     path = _path(text)
     if path is None:
         raise unknown("agent", text, names())

@@ -13,6 +13,7 @@ import numpy as np
 
 from allocgym.agents.rollout_budget.rules import TINY, Rule, by_gains, pick, proportional
 from allocgym.agents.rollout_budget.view import View
+from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.rollout_budget import algebra
 
 LEAST = 2
@@ -164,6 +165,72 @@ class MoPPS(Rule):
 
         drawn = betaincinv(view.a, view.b, view.uniform("mopps"))
         return pick(view, (drawn - 0.5) ** 2, self.group)
+
+
+class GainRL(Rule):
+    """GAIN-RL (arXiv 2506.02281): prompts by the angle concentration of their hidden states.
+
+    Prompts are ranked once, most concentrated first. An update trains on those that a Gaussian
+    over ranks prefers, and its mean moves on by ``n tanh(alpha (accuracy - beta)) + n tanh(alpha
+    angle)``, never back. The published constants (n 500, at most 1,000 a step, width 1,000) are ranks
+    of a data set; here they are in proportion to one of `SIZE` prompts. Needs a back end whose model
+    can be looked into: the real one.
+
+    Args:
+        group: rollouts of a chosen prompt.
+        alpha: steepness of both terms.
+        beta: accuracy from which the mean moves faster.
+    """
+
+    name = "gain-rl"
+    SIZE = 7473
+    """Prompts of GSM8K's training set, of which the published constants are taken to be a part."""
+
+    def __init__(self, group: int = 16, alpha: float = 2.0, beta: float = 0.5) -> None:
+        self.group, self.alpha, self.beta = group, alpha, beta
+        self._angles: np.ndarray | None = None
+        self._mean = 0.0
+
+    def begin(self, batch: int) -> None:
+        """See `Rule.begin`."""
+        self._mean = 0.0
+
+    def peek(self, backend: Any) -> None:
+        """Read the angles of all prompts, before training."""
+        world = getattr(backend, "world", None)
+        if world is None:
+            raise AllocgymError(
+                f"gain-rl: a back end with a model to look into expected (real), "
+                f"given {backend.spec.backend}"
+            )
+        self._angles = world.angles(np.arange(len(world.cell)))
+        self._rank = np.argsort(np.argsort(-self._angles, kind="stable"))
+
+    def units(self, view: View) -> np.ndarray:
+        """See `Rule.units`."""
+        if self._angles is None:
+            raise AllocgymError("gain-rl: the angles of the prompts are not known (see `peek`)")
+        unit = len(self._angles) / self.SIZE
+        away = (self._rank[view.ids] - self._mean) / (1000 * unit)
+        return pick(view, away**2, self.group)
+
+    def heard(self, view: View, tried: np.ndarray, right: np.ndarray) -> None:
+        """Move the mean on by what this update's prompts scored and how concentrated they are."""
+        assert self._angles is not None
+        used = tried[0] > 0
+        accuracy = float(right[0].sum() / max(tried[0].sum(), 1))
+        angle = float(self._angles[view.ids[0][used]].mean()) if used.any() else 0.0
+        step = np.tanh(self.alpha * (accuracy - self.beta)) + np.tanh(self.alpha * angle)
+        unit = len(self._angles) / self.SIZE
+        self._mean += float(np.clip(500 * step, 0, 1000)) * unit
+
+    def state(self) -> dict[str, Any]:
+        """See `Rule.state`."""
+        return {"mean": self._mean}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """See `Rule.load`."""
+        self._mean = float(state["mean"])
 
 
 class SequentialUntilMixed(Rule):

@@ -29,6 +29,9 @@ class Rule(ABC):
     def begin(self, batch: int) -> None:  # noqa: B027
         """Forget everything; ``batch`` episodes start."""
 
+    def peek(self, backend: Any) -> None:  # noqa: B027
+        """Look into the back end, for rules that read its model (not its truth)."""
+
     @abstractmethod
     def units(self, view: View) -> np.ndarray:
         """Return ``(batch, m)`` whole rollouts, rows summing to the round's budget."""

@@ -98,7 +98,7 @@ def real(updates: int) -> tuple[float, float]:
         begun = time.process_time()
         backend.evaluate()
         sampled.append(time.process_time() - begun)
-    held = len(backend._held) * backend.setting.samples
+    held = len(backend.world.held_cell) * backend.setting.samples
     return held / min(sampled), 512 / float(np.median(whole))
 
 

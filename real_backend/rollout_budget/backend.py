@@ -21,8 +21,8 @@ from allocgym.envs.rollout_budget.records import FAMILIES, RolloutInstance, Roll
 from allocgym.real_backend.core import checkpoints
 from allocgym.real_backend.core import device as devices
 from allocgym.real_backend.rollout_budget import grpo, tasks
-from allocgym.real_backend.rollout_budget.model import PRESETS, CharModel
-from allocgym.real_backend.rollout_budget.warm import start_weights
+from allocgym.real_backend.rollout_budget.model import PRESETS
+from allocgym.real_backend.rollout_budget.worlds import Characters, World
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +30,11 @@ class Setting:
     """A real run.
 
     Attributes:
-        regime: of tasks: ``"easy"``, ``"hard-tail"`` or ``"mixed-cost"``.
-        preset: of the model.
+        regime: of tasks: ``"easy"``, ``"hard-tail"``, ``"mixed-cost"``, or ``"reasoning"``: a
+            Hugging Face model on tasks of reasoning-gym (see `language`).
+        preset: of the character model.
+        model: folder or hub name of the Hugging Face model.
+        answer: most tokens of a Hugging Face model's answer.
         each: training prompts a cell (fewer than 200 invite memorisation).
         held: held-out prompts a cell.
         samples: rollouts of each held-out prompt in an evaluation.
@@ -58,6 +61,8 @@ class Setting:
 
     regime: str = "easy"
     preset: str = "tiny"
+    model: str = ""
+    answer: int = 64
     each: int = 200
     held: int = 16
     samples: int = 8
@@ -88,10 +93,16 @@ class Setting:
             raise unknown("estimator", self.estimator, grpo.ESTIMATORS)
         if self.loss_weight not in grpo.WEIGHTS:
             raise unknown("loss_weight", self.loss_weight, grpo.WEIGHTS)
-        tasks.regime_cells(self.regime)
+        if (self.regime == LANGUAGE) != bool(self.model):
+            raise AllocgymError(
+                f"model: the folder or hub name of a Hugging Face model goes with the regime "
+                f"{LANGUAGE!r}, given {self.model!r} with {self.regime!r}"
+            )
+        if self.regime != LANGUAGE:
+            tasks.regime_cells(self.regime)
         for name in (
-            "each", "held", "samples", "rows", "budget", "high", "multiple", "rounds", "horizon",
-            "evaluate_every",
+            "answer", "each", "held", "samples", "rows", "budget", "high", "multiple", "rounds",
+            "horizon", "evaluate_every",
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise AllocgymError(
@@ -114,6 +125,7 @@ class Setting:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+LANGUAGE = "reasoning"
 SCENARIOS = {name: Setting(regime=name) for name in tasks.REGIMES}
 ALIASES = {"tiny": "easy", "qwen1.5b-dsr": "easy", "hetero-cost": "mixed-cost"}
 """Scenarios of the simulator whose nearest real regime has another name."""
@@ -156,10 +168,12 @@ class RealRollouts(Backend[RolloutOutcome, Shares]):
             raise unknown("clock", clock, ("charged", "wall"))
         if threads < 1:
             raise AllocgymError(f"threads: an integer >= 1 expected, given {threads}")
+        if scenario == LANGUAGE:
+            scenario = Setting(regime=LANGUAGE, model=str(overrides.get("model", "")))
         if isinstance(scenario, str):
             name = ALIASES.get(scenario, scenario)
             if name not in SCENARIOS:
-                raise unknown("scenario", scenario, SCENARIOS)
+                raise unknown("scenario", scenario, [*SCENARIOS, LANGUAGE])
             scenario = SCENARIOS[name]
         self.bins = problem.mode == "bins"
         if not self.bins and "rows" not in overrides and scenario.rows != problem.n_max:
@@ -170,26 +184,18 @@ class RealRollouts(Backend[RolloutOutcome, Shares]):
             if name not in fields:
                 raise unknown("argument", name, fields)
         self.setting = dataclasses.replace(scenario, **overrides)
-        self.cells = tasks.regime_cells(self.setting.regime)
-        if (self.bins and len(self.cells) > problem.n_max) or (
+        self._device = devices.choose(device)
+        self._threads, self._progress = threads, progress
+        self.world = self._make_world(cache_dir)
+        self.model = self.world.model
+        cells = len(self.world.names)
+        if (self.bins and cells > problem.n_max) or (
             not self.bins and self.setting.rows != problem.n_max
         ):
-            need = len(self.cells) if self.bins else self.setting.rows
+            need = cells if self.bins else self.setting.rows
             raise AllocgymError(f"n_max: {need} rows needed, given {problem.n_max}")
-        self._device = devices.choose(device)
-        self._threads, self._cache_dir, self._progress = threads, cache_dir, progress
-        self.model = CharModel(PRESETS[self.setting.preset]).to(self._device)
-        self.tasks = tasks.pool(self.cells, self.setting.each, 0, held=False)
-        self._held = tasks.pool(self.cells, self.setting.held, 1, held=True)
-        self._prompts = torch.tensor(
-            [tasks.encode_prompt(t.prompt) for t in self.tasks], device=self._device
-        )
-        self._held_prompts = torch.tensor(
-            [tasks.encode_prompt(t.prompt) for t in self._held], device=self._device
-        )
-        names = tuple(f"{c.family}-{c.level}" for c in self.cells)
         n = problem.n_max
-        claimants = names if self.bins else tuple(f"row-{i}" for i in range(n))
+        claimants = self.world.names if self.bins else tuple(f"row-{i}" for i in range(n))
         spec = Spec(
             problem=problem.id, scenario=self.setting.regime, backend="real",
             claimants=claimants, n_max=n, unit="rollout",
@@ -204,27 +210,28 @@ class RealRollouts(Backend[RolloutOutcome, Shares]):
         self._instance = self._make_instance()
         self._optimizer = self._fresh_optimizer()
 
+    def _make_world(self, cache_dir: str | Path | None) -> World:
+        if self.setting.regime != LANGUAGE:
+            return Characters(self.setting, self._device, cache_dir)
+        from allocgym.real_backend.rollout_budget.language import Language
+
+        return Language(self.setting, self._device)
+
     def _fresh_optimizer(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.model.parameters(), lr=self.setting.lr)
 
     def _make_instance(self) -> RolloutInstance:
-        made = self.setting
-        families = [tasks.FAMILY_NAMES.index(c.family) for c in self.cells]
+        made, world = self.setting, self.world
+        items = self.spec.n_max if self.bins else len(world.cell)
+        family, category = np.zeros((2, items), np.int64)
         if self.bins:
-            items = self.spec.n_max
-            family = np.zeros(items, np.int64)
-            family[: len(families)] = families
+            family[: len(world.family)] = world.family
         else:
-            items = len(self.tasks)
-            family = np.array([families[t.cell] for t in self.tasks])
-        category = (
-            np.zeros(items, np.int64) if self.bins else np.array([t.cell for t in self.tasks])
-        )
+            family, category = world.family[world.cell], world.cell
         one = np.ones(1)
         whole = np.ones(1, np.int64)
-        mean = float(np.mean([len(t.answer) + 1 for t in self.tasks]))
         return RolloutInstance(
-            family=family[None], families=whole * len(tasks.FAMILY_NAMES),
+            family=family[None], families=whole * len(world.families),
             category=category[None], pooled=one * (not self.bins),
             prior_a=np.full((1, items), 0.4 * made.prior_strength),
             prior_b=np.full((1, items), 0.6 * made.prior_strength),
@@ -232,7 +239,7 @@ class RealRollouts(Backend[RolloutOutcome, Shares]):
             low=whole * made.low, high=whole * made.high, multiple=whole * made.multiple,
             horizon=whole * made.horizon, rounds=whole * made.rounds,
             group=one * made.budget / made.rows, price=one * made.price,
-            nominal=one * made.budget * mean,
+            nominal=one * made.budget * world.mean_tokens,
         )  # fmt: skip
 
     def _budget(self) -> np.ndarray:
@@ -244,10 +251,7 @@ class RealRollouts(Backend[RolloutOutcome, Shares]):
             return self.outcome
         self._seed = int(seeds[0])
         with devices.threads(self._threads):
-            start_weights(
-                self.model, self.cells, self.setting.warm_steps, self.setting.warm_seed,
-                self._cache_dir,
-            )  # fmt: skip
+            self.world.start(self.model)
             self._optimizer = self._fresh_optimizer()
             self._step = self._round = 0
             self._sums = np.zeros(3)
@@ -266,7 +270,7 @@ class RealRollouts(Backend[RolloutOutcome, Shares]):
 
     def _offer(self) -> np.ndarray:
         """Prompts of the coming update: all once an epoch, order by seed, whatever was decided."""
-        size, rows = len(self.tasks), self.setting.rows
+        size, rows = len(self.world.cell), self.setting.rows
         start = self._step * rows
         out: list[int] = []
         epoch = start // size
@@ -287,14 +291,14 @@ class RealRollouts(Backend[RolloutOutcome, Shares]):
         begun = time.perf_counter()
         with devices.threads(self._threads):
             where = torch.as_tensor(self._offered, device=self._device)
-            prompts = self._prompts[where]
+            prompts = self.world.prompts[where]
             index = self._step * self.setting.rounds + self._round
             answers, lengths = self.model.sample(
                 prompts, torch.as_tensor(counts, device=self._device),
                 self._generator("rollout", index), self.setting.temperature,
             )  # fmt: skip
             group = np.repeat(np.arange(len(counts)), counts)
-            rewards = self._verify(answers, [self.tasks[i] for i in self._offered], group)
+            rewards = self.world.verify(answers, self._offered[group])
             self._group.append(group)
             self._answers.append(answers)
             self._rewards.append(rewards)
@@ -349,7 +353,7 @@ class RealRollouts(Backend[RolloutOutcome, Shares]):
         if not self.bins:
             return units.astype(np.int64)
         counts = np.zeros(len(self._offered), np.int64)
-        cell = np.array([self.tasks[i].cell for i in self._offered])
+        cell = self.world.cell[self._offered]
         for c in np.flatnonzero(units):
             mine = np.flatnonzero(cell == c)
             if not len(mine):
@@ -359,54 +363,28 @@ class RealRollouts(Backend[RolloutOutcome, Shares]):
             counts[mine[:rest]] += 1
         return counts
 
-    def _verify(
-        self, answers: torch.Tensor, asked: list[tasks.Task], group: np.ndarray
-    ) -> np.ndarray:
-        texts = answers.tolist()
-        return np.array(
-            [
-                float(tasks.verify(asked[g], self.cells[asked[g].cell], tasks.decode(t)))
-                for g, t in zip(group, texts, strict=True)
-            ]
-        )
-
     def evaluate(self) -> tuple[float, np.ndarray]:
         """Held-out accuracy over all cells, and by family ``(8,)``; draws keyed by the update."""
-        counts = torch.full((len(self._held),), self.setting.samples, device=self._device)
+        world, held = self.world, len(self.world.held_cell)
+        counts = torch.full((held,), self.setting.samples, device=self._device)
         answers, _ = self.model.sample(
-            self._held_prompts, counts, self._generator("evaluation", self._step),
+            world.held_prompts, counts, self._generator("evaluation", self._step),
             self.setting.temperature,
         )  # fmt: skip
-        group = np.repeat(np.arange(len(self._held)), self.setting.samples)
-        right = self._verify(answers, self._held, group)
-        by_cell = right.reshape(len(self.cells), -1).mean(1)
+        which = np.repeat(np.arange(held), self.setting.samples)
+        right = world.verify(answers, which, held=True)
+        by_cell = right.reshape(len(world.names), -1).mean(1)
         self.cell_accuracy = by_cell
         families = np.zeros(FAMILIES)
-        for f, name in enumerate(tasks.FAMILY_NAMES):
-            mine = [c.family == name for c in self.cells]
-            families[f] = by_cell[mine].mean()
+        for f in range(len(world.families)):
+            families[f] = by_cell[world.family == f].mean()
         return float(by_cell.mean()), families
-
-    def angles(self, ids: np.ndarray) -> np.ndarray:
-        """Angle concentration of prompts in the model's last hidden layer (GAIN-RL's signal).
-
-        Mean cosine between the hidden states of a prompt's tokens (arXiv 2506.02281), ``(len(ids),)``.
-        """
-        with torch.no_grad(), devices.threads(self._threads):
-            tokens = self._prompts[torch.as_tensor(ids, device=self._device)]
-            hidden = self.model.stream(tokens)
-            unit = hidden / hidden.norm(dim=-1, keepdim=True).clamp_min(1e-6)
-            there = (tokens != tasks.PAD).float()
-            summed = (unit * there[..., None]).sum(1)
-            count = there.sum(1)
-            pairs = (summed * summed).sum(-1) - count
-            return np.asarray((pairs / (count * (count - 1)).clamp_min(1)).cpu().numpy())
 
     def _rows(self, values: np.ndarray, offered: np.ndarray) -> np.ndarray:
         """Sums of per-prompt values by row, ``(1, n)``."""
         if not self.bins:
             return values[None].astype(float)
-        cell = np.array([self.tasks[i].cell for i in offered])
+        cell = self.world.cell[offered]
         return np.bincount(cell, values, self.spec.n_max)[None]
 
     def _report(

@@ -229,3 +229,24 @@ def test_the_oracle_is_ahead_of_uniform_where_it_matters():
         backend = make_backend(problem, "twin", scenario="hard-tail", num_envs=12, horizon=20)
         ends[name] = rollout(catalogue.make(name, problem), backend, np.arange(12))[-1].heldout
     assert (ends["oracle"] > ends["uniform"]).all() and (ends["uniform"] > ends["anti"]).all()
+
+
+def test_gain_rl_by_hand():
+    """Prompts by angle; the mean moves by n (tanh(2 (acc - .5)) + tanh(2 angle)), in ranks."""
+    from types import SimpleNamespace
+
+    from allocgym.agents.rollout_budget.published import GainRL
+
+    angles = np.array([0.1, 0.9, 0.5, 0.3])
+    rule = GainRL(group=4)
+    rule.peek(SimpleNamespace(world=SimpleNamespace(cell=angles, angles=lambda ids: angles[ids])))
+    rule.begin(1)
+    assert rule._rank.tolist() == [3, 0, 1, 2]
+    ids = np.array([[1, 2]])
+    rule.heard(SimpleNamespace(ids=ids), np.array([[4, 4]]), np.array([[4, 2]]))
+    moved = 500 * (np.tanh(2 * (0.75 - 0.5)) + np.tanh(2 * 0.7)) * 4 / 7473
+    assert rule.state()["mean"] == pytest.approx(moved)
+    # Never back: with nothing right and no angle the sum is negative.
+    rule._angles = np.zeros(4)
+    rule.heard(SimpleNamespace(ids=ids), np.array([[4, 4]]), np.zeros((1, 2)))
+    assert rule.state()["mean"] == pytest.approx(moved)

@@ -175,7 +175,7 @@ def test_the_same_seed_is_the_same_run(build):
 def test_angles_are_cosines(build):
     backend = build()
     backend.reset(np.array([0]))
-    angles = backend.angles(np.arange(6))
+    angles = backend.world.angles(np.arange(6))
     assert angles.shape == (6,) and (np.abs(angles) <= 1 + 1e-5).all()
 
 
