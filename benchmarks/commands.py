@@ -211,6 +211,24 @@ def calibrate(
     front(problem).calibrate(out, processes, seeds)
 
 
+@app.command()
+def trace(
+    problem: Problem,
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="module:callable that returns (model, example inputs), or a bundled name."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="JSON file to write.")] = Path("trace.json"),
+    mode: Annotated[
+        str, typer.Option(help="forward, or training (forward and backward pass).")
+    ] = "forward",
+) -> None:
+    """Record a PyTorch model as an instance of a problem."""
+    console.print(front(problem).trace(model, out, mode), highlight=False, soft_wrap=True)
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def bench(
     context: typer.Context,

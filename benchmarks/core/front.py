@@ -95,11 +95,25 @@ class Front(ABC):
             f"calibrate: {self.problem} is fitted to public data by a script; see its docs page"
         )
 
+    def trace(self, model: str, out: Path, mode: str) -> str:
+        """Record what a model needs as an instance of this problem, where that makes sense.
+
+        Args:
+            model: a bundled name, or ``module:callable``.
+            out: file to write.
+            mode: which part of the model's work.
+
+        Returns:
+            A line about what was recorded.
+        """
+        raise AllocgymError(f"trace: {self.problem} takes no instance from a model")
+
 
 register_front("data-mixing", "allocgym.benchmarks.data_mixing.front:FRONT")
 register_front("rollout-budget", "allocgym.benchmarks.rollout_budget.front:FRONT")
 register_front("prb-slicing", "allocgym.benchmarks.prb_slicing.front:FRONT")
 register_front("population", "allocgym.benchmarks.population.front:FRONT")
+register_front("curve-budget", "allocgym.benchmarks.population.curves_front:FRONT")
 register_front("memory-mapping", "allocgym.benchmarks.memory_mapping.front:FRONT")
 register_front("packing", "allocgym.benchmarks.memory_mapping.side_fronts:PACKING")
 register_front("strategy-selection", "allocgym.benchmarks.memory_mapping.side_fronts:SELECTION")

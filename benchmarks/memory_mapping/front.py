@@ -12,7 +12,8 @@ from allocgym.agents.memory_mapping import catalogue
 from allocgym.benchmarks.core.front import Front
 from allocgym.benchmarks.core.main import Suite
 from allocgym.benchmarks.memory_mapping.training import TRAINERS
-from allocgym.simulators.memory_mapping.backend import SCENARIOS
+from allocgym.envs.core.errors import missing_extra
+from allocgym.simulators.memory_mapping.backend import SCENARIOS, instances, make_scenario
 
 _HOME = "allocgym.benchmarks.memory_mapping"
 SUITES = {
@@ -72,7 +73,9 @@ class MappingFront(Front):
         from allocgym.benchmarks.core.suite import show
         from allocgym.envs.core.registry import make_backend, make_problem
 
-        problem: Any = make_problem("memory-mapping", order=True)
+        made = make_scenario(scenario, **overrides)
+        most = max(len(p.tensors) for p, _ in instances(made))
+        problem: Any = make_problem("memory-mapping", order=True, n_max=max(256, most))
         rules = [a for a in agents if a != "uniform"]
         found = {}
         for name in dict.fromkeys(["first-fit", "xla", *rules]):
@@ -97,6 +100,24 @@ class MappingFront(Front):
         from allocgym.simulators.memory_mapping.activation import RECORDED
 
         record(out, list(RECORDED), max(seeds, 2))
+
+    def trace(self, model: str, out: Path, mode: str) -> str:
+        """See `Front.trace`."""
+        from allocgym.envs.core.journal import write_json
+        from allocgym.envs.memory_mapping.program import from_trace
+
+        try:
+            from allocgym.real_backend.memory_mapping import trace
+        except ImportError as error:
+            raise missing_extra("torch", "real") from error
+        found = trace.record(model, mode)
+        program = from_trace(found, out.stem)
+        write_json(out, found)
+        return (
+            f"wrote {out}: {len(program.ops)} ops, {len(program.tensors)} buffers, "
+            f"{sum(o.flops for o in program.ops) / 1e9:.3g} GFLOP, peak {program.peak / 2**20:.4g} MiB; "
+            f"play it: allocgym evaluate memory-mapping --scenario {out} --agents priorities,size"
+        )
 
     def status(self, spec: Any, keyed: Any, outcome: Any) -> str:
         """See `Front.status`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from pathlib import Path
 from typing import Any
@@ -43,36 +44,59 @@ def cell(described: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def subject(options: Options) -> tuple[str, dict[str, str]]:
+    """The scenario whose instances are solved, and what tells a recorded file from an older one."""
+    traces = [c for c in options.cases or () if c.endswith(".json")]
+    if len(traces) > 1:
+        raise AllocgymError(f"cases: one recorded program expected, given {', '.join(traces)}")
+    if not traces:
+        return "test", {}
+    make_scenario(traces[0])
+    try:
+        digest = hashlib.sha256(Path(traces[0]).read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise AllocgymError(f"trace: {traces[0]} cannot be read ({error})") from error
+    return traces[0], {"sha256": digest}
+
+
 def plan_cells(options: Options) -> list[dict[str, Any]]:
-    """Which instances are solved by whom, for how long (``--cases "0.1;1"`` names budgets)."""
-    count = len(instances(make_scenario("test")))
+    """Which instances are solved by whom, for how long.
+
+    ``--cases "0.1;1"`` names budgets; a case that ends in ``.json`` is a recorded program that takes the
+    place of the bundled ones.
+    """
+    main, extra = subject(options)
+    count = len(instances(make_scenario(main)))
     every = list(range(count)) if not options.quick else list(range(0, count, 3))
     subsets = {0.1: every, 1.0: every, 10.0: every[1::5], 60.0: every[1::12]}
     budgets: tuple[float, ...] = BUDGETS[:2] if options.quick else BUDGETS
-    if options.cases:
-        budgets = tuple(b for b in BUDGETS if f"{b:g}" in options.cases)
+    named = [c for c in options.cases or () if not c.endswith(".json")]
+    if named:
+        budgets = tuple(b for b in BUDGETS if f"{b:g}" in named)
     chosen = options.agents or [*SINGLE, *SEARCH]
     for name in chosen:
         if name not in SOLVERS:
             raise unknown("agent", name, SOLVERS)
     cells = []
     for scenario, which in (
-        ("test", every),
-        ("compute-bound", range(0, count, 3)),
+        (main, every),
+        ("compute-bound", range(0, len(instances(make_scenario("compute-bound"))), 3)),
         ("ample", range(8)),
     ):
         for i in which:
             base = {"scenario": scenario, "instance": i, "seed": 0}
+            base |= extra if scenario == main else {}
             cells.append({**base, "solver": "bound", "budget": 0.0})
             cells += [{**base, "solver": s, "budget": 0.0} for s in chosen if s in SINGLE]
-            if scenario != "test":
+            if scenario != main:
                 cells += [{**base, "solver": s, "budget": 0.1} for s in chosen if s in SEARCH]
     for seed in range(options.seeds):
         for budget in budgets:
             for i in subsets[budget]:
-                base = {"scenario": "test", "instance": i, "seed": seed, "budget": budget}
+                base = {"scenario": main, "instance": i, "seed": seed, "budget": budget, **extra}
                 cells += [{**base, "solver": s} for s in chosen if s in SEARCH]
-    return cells
+    # The solver's budget is CPU time since the cells were first made.
+    return [{**c, "clock": "cpu"} if c["solver"] == "cp-sat" else c for c in cells]
 
 
 def suite(options: Options) -> int:
@@ -81,7 +105,8 @@ def suite(options: Options) -> int:
     cells = plan_cells(options)
     folder = Path("runs/memory_mapping/cells")
     found = run_cells(cells, cell, folder, processes=1)
-    pairs = instances(make_scenario("test"))
+    main, _ = subject(options)
+    pairs = instances(make_scenario(main))
     table: dict[tuple[str, float], dict[int, list[float]]] = {}
     bounds: dict[int, float] = {}
     invalid = above = 0
@@ -98,7 +123,7 @@ def suite(options: Options) -> int:
         key = (c["scenario"], c["instance"])
         invalid += not r["valid"]
         above += r["saved"] > limit[key] + SLACK
-        if c["scenario"] == "test":
+        if c["scenario"] == main:
             table.setdefault((c["solver"], c["budget"]), {}).setdefault(c["instance"], []).append(
                 r["saved"]
             )

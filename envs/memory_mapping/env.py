@@ -46,7 +46,7 @@ class MemoryMappingEnv(AllocationEnv):
 
     ## Arguments
     - `scenario`: `"train"` (default), `"test"`, the controls `"compute-bound"`, `"ample"`, or
-      `"trace"` with `trace=FILE`.
+      `"trace"` with `trace=FILE` (the file's path alone, ending in `.json`, does too).
     - `backend`: `"simpy"` (default) or `"twin"`.
     - `order`, `n_max`, `illegal`.
     - `fractions` (capacities over the program's peak), `compute` (FLOP/s).

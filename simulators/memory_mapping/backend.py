@@ -51,11 +51,13 @@ that every rule keeps what it can) are the controls: no rule can win there."""
 
 
 def make_scenario(name: str, **overrides: Any) -> Scenario:
-    """Return a scenario, fields replaced.
+    """Return a scenario, fields replaced; a name that ends in ``.json`` is a recorded program.
 
     Raises:
         AllocgymError: no such scenario or field.
     """
+    if name.endswith(".json"):
+        name, overrides = "trace", {"trace": name, **overrides}
     if name not in SCENARIOS:
         raise unknown("scenario", name, SCENARIOS)
     fields = [f.name for f in dataclasses.fields(Scenario)]
