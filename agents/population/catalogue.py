@@ -56,18 +56,22 @@ def first_logits(problem: Population) -> list[float]:
     return [*FIRST_DONOR, *(FIRST_FACTOR * len(problem.knobs)), *FIRST_LEVEL]
 
 
+PRETRAINED = Path(__file__).parent / "pretrained" / "population.zip"
+"""The parametric controller as suite ``real`` trains it: ``unknown-edge``, periods of 20 steps."""
+
+
 def names() -> list[str]:
     """Names `make` understands, besides paths of agent files."""
-    return [*FIXED, *ORACLES]
+    return [*FIXED, "learned", *ORACLES]
 
 
 def make(name: str | Path, problem: Population) -> Agent:
-    """Build an agent from a name or an agent file.
+    """Build an agent from a name or an agent file; ``"learned"`` is the one that is shipped.
 
     Raises:
         AllocgymError: neither a known name nor a file.
     """
-    text = str(name)
+    text = str(PRETRAINED if str(name) == "learned" else name)
     if text in FIXED:
         return FIXED[text](problem)
     if text in ORACLES:
@@ -82,7 +86,8 @@ def make(name: str | Path, problem: Population) -> Agent:
                 parameters = description["settings"]["parameters"]
             except (KeyError, TypeError) as error:
                 raise CorruptFileError(f"{text}: an index controller without parameters") from error
-            return IndexController(problem, parameters, Path(text).stem)
+            stem = "learned (cma)" if Path(text) == PRETRAINED else Path(text).stem
+            return IndexController(problem, parameters, stem)
         raise AllocgymError(f"{text}: unknown kind of agent {description['kind']!r}")
     raise unknown("agent", text, names())
 

@@ -272,7 +272,8 @@ def wsd(x: np.ndarray, share: float = 0.2) -> np.ndarray:
 def uba(x: np.ndarray, phi: float = 1.0) -> np.ndarray:
     """Unified budget-aware schedule with shape ``phi`` (2 is cosine, towards 0 constant).
 
-    The formula is recalled, not checked against the paper (arXiv 2505.24452).
+    The formula is recalled; the text of the paper (arXiv 2505.24452) was not at hand to check it
+    against. What must hold of it does: 1 at the start, 0 at the end, cosine at 2, constant towards 0.
     """
     c = np.cos(np.pi * x)
     return np.asarray(2 * (1 + c) / (2 * phi + (2 - phi) * (1 + c)))

@@ -22,7 +22,7 @@ import numpy as np
 
 from allocgym.agents.population.heuristics import PopulationAgent
 from allocgym.envs.core import draws
-from allocgym.envs.core.errors import AllocgymError, missing_extra
+from allocgym.envs.core.errors import missing_extra
 from allocgym.envs.population.problem import Population
 from allocgym.envs.population.records import Plan
 

@@ -1,4 +1,4 @@
-"""Early stopping over fixed configurations: random search, ASHA, Hyperband, median stopping, learned."""
+"""Early stopping over fixed configurations: schedulers of jobs, and a learned priority."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from allocgym.agents.core import agent_file
 from allocgym.agents.core.agent import Agent, rollout
 from allocgym.agents.core.search import tune
+from allocgym.agents.population.signals import early_signals, extrapolation
 from allocgym.envs.core.errors import AllocgymError, CorruptFileError, unknown
 from allocgym.envs.population.curves import (
     CONTEXT_FEATURES,
@@ -120,7 +121,8 @@ def hyperband(episode: Episode, eta: int = 3) -> Iterator[Job]:
 
 SCHEDULERS: dict[str, Callable[[Episode], Iterator[Job]]] = {
     "random-search": in_turn, "asha": asha, "hyperband": hyperband,
-    "median-stopping": median_stopping,
+    "median-stopping": median_stopping, "extrapolation": extrapolation,
+    "early-signals": early_signals,
 }  # fmt: skip
 
 
@@ -234,7 +236,11 @@ def time_to_target(outcomes: list[CurveOutcome]) -> np.ndarray:
 
 
 def train(
-    problem: CurveBudget, backend: Any, iterations: int = 20, seed: int = 0
+    problem: CurveBudget,
+    backend: Any,
+    iterations: int = 20,
+    seed: int = 0,
+    progress: Callable[[int, float], None] | None = None,
 ) -> tuple[LinearPriority, dict[str, Any]]:
     """Tune the weights by CMA-ES: log time to target, a miss at twice the budget.
 
@@ -247,7 +253,9 @@ def train(
         total = outcomes[0].instance.total
         return float(np.log(np.minimum(time_to_target(outcomes), 2 * total)).mean())
 
-    parameters, information = tune(score, backend.spec.batch_size, START, 0.5, iterations, seed, 12)
+    parameters, information = tune(
+        score, backend.spec.batch_size, START, 0.5, iterations, seed, 12, progress
+    )
     return LinearPriority(problem, parameters), information
 
 
@@ -257,13 +265,21 @@ def save(path: Path, agent: LinearPriority, provenance: dict[str, Any]) -> None:
     agent_file.save(path, agent.problem, "linear-priority", settings, None, provenance)
 
 
+PRETRAINED = Path(__file__).parent / "pretrained" / "curves.zip"
+
+
+def names() -> list[str]:
+    """Names `make` understands, besides paths of agent files."""
+    return [*SCHEDULERS, "learned"]
+
+
 def make(name: str | Path, problem: CurveBudget) -> Agent:
-    """Build an agent from a name or an agent file.
+    """Build an agent from a name or an agent file; ``"learned"`` is the one that is shipped.
 
     Raises:
         AllocgymError: neither a known name nor a file.
     """
-    text = str(name)
+    text = str(PRETRAINED if str(name) == "learned" else name)
     if text in SCHEDULERS:
         return Scheduled(problem, text)
     if Path(text).suffix == ".zip":
@@ -272,5 +288,6 @@ def make(name: str | Path, problem: CurveBudget) -> Agent:
             parameters = description["settings"]["parameters"]
         except (KeyError, TypeError) as error:
             raise CorruptFileError(f"{text}: no linear priority") from error
-        return LinearPriority(problem, parameters, Path(text).stem)
-    raise unknown("agent", text, SCHEDULERS)
+        stem = "learned (cma)" if Path(text) == PRETRAINED else Path(text).stem
+        return LinearPriority(problem, parameters, stem)
+    raise unknown("agent", text, names())

@@ -29,6 +29,12 @@ SUITES = {
         100,
         30,
     ),
+    "tasks": Suite(
+        f"{_HOME}.tasks:suite",
+        "which tasks to train on; what a larger model scores (2 min)",
+        100,
+        20,
+    ),
     "speed": Suite(f"{_HOME}.speed:suite", "steps per second, one core (1 min)"),
 }
 
