@@ -13,11 +13,10 @@ import importlib
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from pathlib import Path
 from typing import Any, Protocol
 
 from allocgym.envs.core.errors import AllocgymError, missing_extra, unknown
-from allocgym.real_backend.core.cluster import connect as connect
+from allocgym.real_backend.core.cluster import connect
 
 Work = Callable[[dict[str, Any]], dict[str, Any]]
 ENGINES = ("local", "ray")
@@ -135,15 +134,3 @@ def using(engine: str, address: str | None = None) -> Iterator[Engine]:
         yield chosen
     finally:
         _current.reset(token)
-
-
-def wheel_environment(wheel: Path | str) -> dict[str, Any]:
-    """A Ray ``runtime_env`` for a fresh cluster that has nothing but Python: our wheel.
-
-    Raises:
-        AllocgymError: there is no such file.
-    """
-    path = Path(wheel)
-    if path.suffix != ".whl" or not path.is_file():
-        raise AllocgymError(f"wheel: a .whl file expected, given {path}")
-    return {"pip": [f"{path.resolve()}[learn,real]"]}
