@@ -60,8 +60,12 @@ def decisions_table(controller: Controller, names: Sequence[str]) -> Any:
             for j, name in enumerate(names):
                 row[f"units {name}"] = int(keyed.decision.units[0, j])
         for field in controller.agent.problem.traces:
+            value = getattr(outcome, field)[0]
+            if np.ndim(value) == 0:
+                row[field] = float(value)
+                continue
             for j, name in enumerate(names):
-                row[f"{field} {name}"] = float(getattr(outcome, field)[0, j])
+                row[f"{field} {name}"] = float(value[j])
         row["spent"] = int(outcome.spent[0])
         row["seconds"] = float(outcome.seconds[0])
         row["interventions"] = "; ".join(keyed.interventions)
@@ -78,13 +82,15 @@ def _picture(controller: Controller, names: Sequence[str]) -> Any:
     picture, axes = drawing.figure(4.75 * panels, 3.4, panels)
     if shown:
         drawing.stack(axes[0], np.array([f[0, : len(names)] for f in split]), list(names))
-        if not traces:
+        if not traces or len(names) > drawing.MANY:
             axes[0].legend(fontsize=8)
     for axis, (field, label) in zip(axes[shown:], traces.items(), strict=False):
-        values = np.array([getattr(o, field)[0, : len(names)] for o in controller.outcomes])
-        for j, name in enumerate(names):
-            axis.plot(np.arange(len(values)), values[:, j], marker=".", label=name)
+        values = np.array([getattr(o, field)[0] for o in controller.outcomes])
         axis.set(xlabel="period", ylabel=label)
+        if values.ndim == 1:
+            axis.plot(np.arange(len(values)), values, marker=".")
+            continue
+        drawing.lines(axis, values[:, : len(names)], list(names))
         axis.legend(fontsize=8)
     return picture
 
@@ -98,6 +104,11 @@ def deployment_report(
     frame = decisions_table(controller, names)
     frame.to_parquet(folder / "decisions.parquet")
     picture = _picture(controller, names)
+    shown = frame
+    if len(names) > drawing.MANY:
+        # A column for every claimant would fill a wall: those are in the Parquet file.
+        ends = tuple(f" {name}" for name in names)
+        shown = frame[[c for c in frame if not c.endswith(ends)]]
     events = [(k.period, note) for k in controller.decisions for note in k.interventions]
     accounts = [(name, *values) for name, values in ledger.items() if isinstance(values, list)]
     parts = [
@@ -105,6 +116,7 @@ def deployment_report(
         "<h2>Ledger (budget units)</h2>", table(["account", "units"], accounts),
         "<h2>Guard events</h2>",
         table(["period", "event"], events) if events else "<p>None.</p>",
-        "<h2>Decisions</h2>", table(list(frame), frame.values.tolist()),
+        "<h2>Decisions</h2>", table(list(shown), shown.values.tolist()),
+        "" if shown is frame else "<p>What each claimant got: decisions.parquet.</p>",
     ]  # fmt: skip
     return write(folder / "report.html", "Deployment report", parts)

@@ -19,7 +19,7 @@ Permit = Callable[[str, int], bool]
 def check_agents(arguments: dict[str, Any]) -> None:
     """Build every agent a description names, so that a mistake is told before anything is written."""
     desk = front(arguments["problem"])
-    problem: Any = registry.make_problem(arguments["problem"])
+    problem = desk.make_problem(arguments["backend"], arguments["overrides"])
     for name in (arguments["agent"], arguments["fallback"], arguments["shadow"]):
         if name is not None:
             desk.make_agent(name, problem)
@@ -38,7 +38,7 @@ def run(folder: Path, a: dict[str, Any], say: Say, permit: Permit | None = None)
         Final objective, ledger, periods, why it stopped, and where the report is.
     """
     desk = front(a["problem"])
-    problem: Any = registry.make_problem(a["problem"])
+    problem = desk.make_problem(a["backend"], a["overrides"])
     made = registry.make_backend(problem, a["backend"], scenario=a["scenario"], **a["overrides"])
     guards = Guards(
         fallback=desk.make_agent(a["fallback"], problem), max_change=a["max_change"],

@@ -11,7 +11,7 @@ from allocgym.agents.core.agent import Agent
 from allocgym.benchmarks.core.main import Suite
 from allocgym.envs.core.contracts import Outcome, Problem, Spec
 from allocgym.envs.core.errors import AllocgymError, unknown
-from allocgym.envs.core.registry import load
+from allocgym.envs.core.registry import load, make_problem
 
 _fronts: dict[str, str] = {}
 
@@ -71,6 +71,10 @@ class Front(ABC):
     @abstractmethod
     def make_agent(self, name: str, problem: Problem) -> Agent:
         """Build an agent from its name or its file."""
+
+    def make_problem(self, backend: str, overrides: dict[str, Any]) -> Problem:
+        """Build the problem a back end with these arguments decides on."""
+        return make_problem(self.problem)
 
     @abstractmethod
     def train(

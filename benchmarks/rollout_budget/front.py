@@ -9,6 +9,7 @@ from allocgym.agents.core.agent import Agent
 from allocgym.agents.rollout_budget import catalogue
 from allocgym.benchmarks.core.front import Front
 from allocgym.benchmarks.core.main import Suite
+from allocgym.envs.core.registry import make_problem
 from allocgym.simulators.rollout_budget.scenarios import SCENARIOS
 
 _HOME = "allocgym.benchmarks.rollout_budget"
@@ -50,6 +51,16 @@ class RolloutFront(Front):
     def make_agent(self, name: str, problem: Any) -> Agent:
         """See `Front.make_agent`."""
         return catalogue.make(name, problem)
+
+    def make_problem(self, backend: str, overrides: dict[str, Any]) -> Any:
+        """See `Front.make_problem`: real runs decide for every prompt that is offered."""
+        if backend != "real":
+            return make_problem(self.problem)
+        from allocgym.real_backend.rollout_budget.backend import Setting
+
+        return make_problem(
+            self.problem, n_max=overrides.get("rows", Setting.rows), mode="per_prompt"
+        )
 
     def train(
         self, out: Path, scenario: str, trainer: str, iterations: int, seed: int,

@@ -192,8 +192,8 @@ class Problem(ABC, Generic[O, M, D]):
     Attributes:
         id: lower case with hyphens, such as ``"data-mixing"``.
         outcome_type, decision_type: records of this problem.
-        traces: fields of the outcome, ``(batch, n)`` each, that a report draws over time, with the
-            label of their axis (name and unit).
+        traces: fields of the outcome, ``(batch, n)`` or ``(batch,)`` each, that a report draws over
+            time, with the label of their axis (name and unit).
         n_max: rows of claimants.
 
     A memory has a field ``objective``, ``(batch,)``: the score so far, in the problem's unit.

@@ -37,14 +37,40 @@ def png(picture: Any) -> bytes:
     return buffer.getvalue()
 
 
+MANY = 16
+"""More claimants than this are drawn as bands of quantiles, not one by one."""
+
+
 def stack(axis: Any, shares: np.ndarray, names: list[str]) -> None:
-    """Draw shares over periods as stacked bars, ``(periods, n)``."""
-    bottom = np.zeros(len(shares))
+    """Draw shares over periods, ``(periods, n)``, as stacked bars (or bands, see `MANY`)."""
+    axis.set(xlabel="period", ylabel="share of the budget (%)")
     x = np.arange(1, len(shares) + 1)
+    if len(names) > MANY:
+        _bands(axis, x, 100 * shares)
+        axis.set_ylabel(f"share of the budget of each of {len(names)} (%)")
+        return
+    bottom = np.zeros(len(shares))
     for j, name in enumerate(names):
         axis.bar(x, 100 * shares[:, j], bottom=bottom, width=0.9, label=name)
         bottom += 100 * shares[:, j]
-    axis.set(xlabel="period", ylabel="share of the budget (%)", ylim=(0, 100))
+    axis.set_ylim(0, 100)
+
+
+def lines(axis: Any, values: np.ndarray, names: list[str]) -> None:
+    """Draw a quantity of each claimant over periods, ``(periods, n)`` (or bands, see `MANY`)."""
+    x = np.arange(len(values))
+    if len(names) > MANY:
+        _bands(axis, x, values)
+        return
+    for j, name in enumerate(names):
+        axis.plot(x, values[:, j], marker=".", label=name)
+
+
+def _bands(axis: Any, x: np.ndarray, values: np.ndarray) -> None:
+    low, q1, middle, q3, high = np.quantile(values, (0, 0.25, 0.5, 0.75, 1), axis=1)
+    axis.fill_between(x, low, high, alpha=0.2, label="all")
+    axis.fill_between(x, q1, q3, alpha=0.4, label="middle half")
+    axis.plot(x, middle, label="median")
 
 
 def allocation_picture(env: AllocationEnv) -> np.ndarray:

@@ -43,6 +43,10 @@ class RolloutBudget(Problem[RolloutOutcome, RolloutMemory, Shares]):
     id: ClassVar[str] = "rollout-budget"
     outcome_type = RolloutOutcome
     decision_type = Shares
+    traces: ClassVar[dict[str, str]] = {
+        "accuracy": "held-out accuracy, as measured",
+        "prompt_ratio": "share of prompts with mixed groups",
+    }
     features: ClassVar[tuple[str, ...]] = ROW_FEATURES + CONTEXT_FEATURES
 
     def __init__(

@@ -194,3 +194,21 @@ def test_angles_are_cosines(build):
 def test_a_wrong_argument_is_told(build, arguments, message):
     with pytest.raises(AllocgymError, match=message):
         build(**arguments)
+
+
+def test_a_real_run_is_deployed_by_its_description(tmp_path):
+    from allocgym.benchmarks.core import deploying
+
+    arguments = {
+        "problem": "rollout-budget", "backend": "real", "scenario": "easy", "agent": "uniform",
+        "fallback": "uniform", "shadow": None, "seed": 0, "max_change": None, "max_seconds": None,
+        "max_cost": None,
+        "overrides": {
+            "rows": 24, "budget": 96, "horizon": 2, "warm_steps": 5, "held": 2, "samples": 1,
+            "device": "cpu", "cache_dir": str(tmp_path / "cache"),
+        },
+    }  # fmt: skip
+    deploying.check_agents(arguments)
+    done = deploying.run(tmp_path / "run", arguments, print)
+    assert done["periods"] == 2 and done["ledger"]["spent"] == [192]
+    assert (tmp_path / "run" / "decisions.parquet").exists()
