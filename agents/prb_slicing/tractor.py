@@ -23,6 +23,8 @@ from allocgym.envs.prb_slicing.problem import PRBSlicing
 from allocgym.envs.prb_slicing.records import SlicingOutcome
 
 GAMMA = 0.99
+WARM_UP = 24
+"""Steps of the vector environment before DQN's first update."""
 
 
 class QNetwork(nn.Module):
@@ -123,7 +125,7 @@ def train_dqn(
     store: list[tuple[np.ndarray, ...]] = []
     state, _ = env.reset(seed=seed)
     mask = env.action_masks()
-    count = 0
+    count, level, spread = 0, 0.0, 1.0
     for step in range(steps):
         explore = max(1.0 - 2 * step / steps, 0.05)
         with torch.no_grad():
@@ -134,11 +136,16 @@ def train_dqn(
         after, reward, done, _, info = env.step(action)
         following = env.action_masks()
         final = info.get("final_obs", after)
+        if step < WARM_UP:
+            # Values are sums of a hundred scores that hardly differ: what is learned is how each
+            # score departs from a random walk's.
+            level += (float(reward.mean()) - level) / (step + 1)
+            spread += (float(reward.std()) - spread) / (step + 1)
         store.append((state, action, reward.astype(np.float32), final, following, done))
         if len(store) > kept:
             store.pop(0)
         state, mask = after, following
-        for _ in range(updates if len(store) > 4 else 0):
+        for _ in range(updates if step >= WARM_UP else 0):
             parts = [store[k] for k in rng.integers(0, len(store), 2)]
             rows = rng.integers(0, n, (2, 256))
             s, a, r, s2, m2, _d = (
@@ -148,7 +155,7 @@ def train_dqn(
             with torch.no_grad():
                 best = online(s2).masked_fill(~m2, -torch.inf).argmax(1, keepdim=True)
                 # The horizon is a cut, not an end: the score goes on.
-                wanted = r + gamma * target(s2).gather(1, best)[:, 0]
+                wanted = (r - level) / spread + gamma * target(s2).gather(1, best)[:, 0]
             loss = nn.functional.smooth_l1_loss(online(s).gather(1, a[:, None])[:, 0], wanted)
             optimiser.zero_grad()
             loss.backward()
