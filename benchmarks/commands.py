@@ -75,10 +75,17 @@ def train(
         int | None, typer.Option(min=1, help="Iterations of the trainer (default: its own).")
     ] = None,
     engine: Annotated[str, typer.Option(help="local, or rllib: trainers of that name.")] = "local",
+    runners: Annotated[
+        int, typer.Option(min=0, help="rllib: remote environment runners (0: in this process).")
+    ] = 0,
+    address: Annotated[str | None, typer.Option(help="rllib: of a running Ray cluster.")] = None,
     seed: Seed = 0,
     override: Override = None,
 ) -> None:
-    """Train an agent in the simulator and write an agent file."""
+    """Train an agent in the simulator and write an agent file.
+
+    With engine rllib a killed training goes on from its newest checkpoint (OUT.checkpoint).
+    """
     desk = front(problem)
     chosen = trainer or next(iter(desk.trainers))
     if engine == "rllib":
@@ -87,10 +94,17 @@ def train(
         raise unknown("engine", engine, ("local", "rllib"))
     if chosen not in desk.trainers:
         raise unknown("trainer", chosen, desk.trainers)
+    changes = _overrides(override)
+    if engine == "rllib":
+        from allocgym.benchmarks.core import engines
+
+        engines.connect(address)
+        changes["runners"] = runners
+    elif runners or address is not None:
+        raise AllocgymError("runners, address: only with engine 'rllib'")
     information = desk.train(
-        out, scenario or desk.scenario, chosen, iterations or desk.trainers[chosen], seed,
-        _overrides(override),
-    )  # fmt: skip
+        out, scenario or desk.scenario, chosen, iterations or desk.trainers[chosen], seed, changes
+    )
     console.print(f"wrote {out} ({information['trainer']}, {information['seconds']} s)")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -41,13 +42,15 @@ def train_agent(
         seed: of everything random.
         batch: environments at once.
         n_max: rows for domains while training; the agent runs at any other.
-        overrides: fields of the scenario.
+        overrides: fields of the scenario; ``runners`` of RLlib as well, remote ones.
 
     Returns:
         What was recorded of the training.
     """
     if trainer not in TRAINERS:
         raise unknown("trainer", trainer, TRAINERS)
+    overrides = dict(overrides or {})
+    runners = int(overrides.pop("runners", 0))
     problem: Any = make_problem("data-mixing", n_max=n_max)
     size = 1024 if trainer == "ppo" else batch
     backend = make_backend(problem, "twin", scenario=scenario, num_envs=size, **(overrides or {}))
@@ -76,9 +79,10 @@ def train_agent(
 
             arguments = {"scenario": scenario, "n_max": n_max, **(overrides or {})}
             steps = iterations * 2 * batch * backend.spec.horizon
+            held = out.with_suffix(".checkpoint")
             policy, information = train_rllib(
                 "allocgym:allocgym/DataMixing-v0", arguments, steps, trainer.partition("-")[2],
-                batch, seed=seed, skip=skip, progress=progress,
+                batch, runners, seed, skip, checkpoint=held, progress=progress,
             )  # fmt: skip
         elif trainer == "ppo":
             from allocgym.agents.core.sb3 import train_ppo
@@ -93,4 +97,7 @@ def train_agent(
                 problem, backend, iterations, seed=seed, progress=progress
             )
     catalogue.save_policy(out, problem, policy, {**information, **note})
+    if trainer.startswith("rllib"):
+        # Written, so there is nothing left to take up.
+        shutil.rmtree(out.with_suffix(".checkpoint"), ignore_errors=True)
     return information
