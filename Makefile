@@ -15,7 +15,7 @@ SEEDS := $(if $(DEMO_FULL),10,3)
 # Where the demo's runs go: local processes, or `ray`: a cluster of four nodes on this machine.
 ENGINE ?= local
 
-.PHONY: install install-ray demo test test-ray lint types clean
+.PHONY: install install-ray demo test test-live test-ray lint types clean
 
 install: $(STAMP)
 
@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet -c constraints.txt torch
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[learn,real,plots,solvers,dev]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[learn,real,plots,solvers,linux,dev]'
 	touch $(STAMP)
 
 install-ray: install
@@ -35,7 +35,11 @@ demo: install $(if $(filter ray,$(ENGINE)),install-ray)
 	$(BIN)/allocgym demo --out runs/demo --seeds $(SEEDS) --engine $(ENGINE)
 
 test: install
-	$(BIN)/python -m pytest -m "not ray"
+	$(BIN)/python -m pytest -m "not ray and not live"
+
+# The radio data plane in this kernel: real packets against the clock, so not beside other work.
+test-live: install
+	$(BIN)/python -m pytest -m live
 
 # Training, cells and live runs on a local cluster that loses nodes.
 test-ray: install-ray
