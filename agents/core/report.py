@@ -12,13 +12,12 @@ import numpy as np
 
 from allocgym.agents.core.controller import Controller
 from allocgym.envs.core import drawing
-from allocgym.envs.core.contracts import Shares
 from allocgym.envs.core.journal import atomic
 
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:980px;margin:2em auto;padding:0 1em;color:#222}
-table{border-collapse:collapse;margin:1em 0}td,th{padding:.25em .8em;border-bottom:1px solid #ddd;
-text-align:right}td:first-child,th:first-child{text-align:left}img{max-width:100%}
+table{border-collapse:collapse;margin:1em 0;display:block;overflow-x:auto}
+td,th{white-space:nowrap;padding:.25em .8em;border-bottom:1px solid #ddd;text-align:right}td:first-child,th:first-child{text-align:left}img{max-width:100%}
 .note{background:#fff6d6;padding:.6em 1em;border-left:4px solid #e0b000}
 """
 
@@ -56,9 +55,7 @@ def decisions_table(controller: Controller, names: Sequence[str]) -> Any:
     rows = []
     for keyed, outcome in zip(controller.decisions, controller.outcomes[1:], strict=False):
         row: dict[str, Any] = {"period": keyed.period, "key": keyed.key}
-        if isinstance(keyed.decision, Shares):
-            for j, name in enumerate(names):
-                row[f"units {name}"] = int(keyed.decision.units[0, j])
+        row |= controller.agent.problem.tabulate(keyed.decision, names)
         for field in controller.agent.problem.traces:
             value = getattr(outcome, field)[0]
             if np.ndim(value) == 0:
@@ -82,11 +79,13 @@ def _picture(controller: Controller, names: Sequence[str]) -> Any:
     picture, axes = drawing.figure(4.75 * panels, 3.4, panels)
     if shown:
         drawing.stack(axes[0], np.array([f[0, : len(names)] for f in split]), list(names))
+        axes[0].locator_params(axis="x", integer=True)
         if not traces or len(names) > drawing.MANY:
             axes[0].legend(fontsize=8)
     for axis, (field, label) in zip(axes[shown:], traces.items(), strict=False):
         values = np.array([getattr(o, field)[0] for o in controller.outcomes])
         axis.set(xlabel="period", ylabel=label)
+        axis.locator_params(axis="x", integer=True)
         if values.ndim == 1:
             axis.plot(np.arange(len(values)), values, marker=".")
             continue

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
@@ -242,6 +242,12 @@ class Problem(ABC, Generic[O, M, D]):
     @abstractmethod
     def check(self, decision: D, memory: M) -> None:
         """Raise `AllocgymError` where a decision made elsewhere breaks the problem's rules."""
+
+    def tabulate(self, decision: D, names: Sequence[str]) -> dict[str, Any]:
+        """Cells of a report's row that say what was decided (environment 0), by column."""
+        if isinstance(decision, Shares):
+            return {f"units {n}": int(u) for n, u in zip(names, decision.units[0], strict=False)}
+        return {}
 
     def check_action(self, action: np.ndarray, batch: int) -> np.ndarray:
         """Validate the shape, dtype and finiteness of a batch of actions (for ``decode``)."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
@@ -200,6 +201,12 @@ class CurveBudget(Problem[CurveOutcome, CurveMemory, Allotment]):
         if (again.units != decision.units).any() or (again.stop != decision.stop).any():
             raise AllocgymError("decision: no action names it; spend it on the back end itself")
         return codes
+
+    def tabulate(self, decision: Allotment, names: Sequence[str]) -> dict[str, Any]:
+        """See `Problem.tabulate`: who went on for how long, who was closed."""
+        given = [f"{i}:+{u}" for i, u in enumerate(decision.units[0]) if u]
+        closed = [str(i) for i in np.flatnonzero(decision.stop[0])]
+        return {"units": " ".join(given), "closed": " ".join(closed)}
 
     def cost(self, decision: Allotment) -> np.ndarray:
         """See `Problem.cost`: units."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
@@ -243,6 +244,15 @@ class Population(Problem[PopulationOutcome, PopulationMemory, Plan]):
         trial[..., 1:-1] = code
         tried = self.decode(trial.reshape(len(trial), -1), memory).knobs
         return np.isclose(tried, plan.knobs, rtol=1e-9)
+
+    def tabulate(self, decision: Plan, names: Sequence[str]) -> dict[str, Any]:
+        """See `Problem.tabulate`: steps, who copies whom, and every knob, by member."""
+        m = len(names)
+        copies = [f"{i}<-{d}" for i, d in enumerate(decision.donor[0, :m]) if d != i]
+        cells = {"steps": " ".join(map(str, decision.steps[0, :m])), "copies": " ".join(copies)}
+        for k, knob in enumerate(self.knobs):
+            cells[knob] = " ".join(f"{x:.2g}" for x in decision.knobs[0, :m, k])
+        return cells
 
     def cost(self, decision: Plan) -> np.ndarray:
         """See `Problem.cost`: member-steps."""

@@ -175,3 +175,16 @@ def test_a_batch_is_its_scalars():
         step = one.step(actions[i])
         np.testing.assert_array_equal(step[0]["claimants"], after[0]["claimants"][i])
         assert step[1] == after[1][i]
+
+
+def test_a_plan_is_told_in_words():
+    problem, _, memory = started(batch=1, n_max=8)
+    action = np.zeros((1, 8, 3), np.int64)
+    action[..., 1], action[..., 2] = 1, 2
+    action[0, 3] = (1, 2, 2)
+    plan = problem.decode(action.reshape(1, -1), memory)
+    cells = problem.tabulate(plan, [f"member-{i}" for i in range(8)])
+    best = int(plan.donor[0, 3])
+    assert cells["copies"] == f"3<-{best}" and list(cells) == ["steps", "copies", "learning_rate"]
+    assert [int(s) for s in cells["steps"].split()] == plan.steps[0].tolist()
+    assert len(cells["learning_rate"].split()) == 8
