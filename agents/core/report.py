@@ -17,7 +17,8 @@ from allocgym.envs.core.journal import atomic
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:980px;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse;margin:1em 0;display:block;overflow-x:auto}
-td,th{white-space:nowrap;padding:.25em .8em;border-bottom:1px solid #ddd;text-align:right}td:first-child,th:first-child{text-align:left}img{max-width:100%}
+td,th{white-space:nowrap;padding:.25em .8em;border-bottom:1px solid #ddd;text-align:right}
+td:first-child,th:first-child{text-align:left}img{max-width:100%}
 .note{background:#fff6d6;padding:.6em 1em;border-left:4px solid #e0b000}
 """
 
