@@ -41,6 +41,10 @@ def front(problem: str) -> Front:
 class Front(ABC):
     """A problem's answers to the command line. Methods import what they need when called.
 
+    Where a problem's rooms follow the package's layout (``scenarios.SCENARIOS`` among its simulators,
+    ``names`` and ``make`` in its agents' ``catalogue``, ``train_agent`` in its benchmarks' ``training``),
+    only what is its own has to be written.
+
     Attributes:
         problem: id, such as ``"data-mixing"``.
         package: name of the benchmark package, such as ``"data_mixing"``.
@@ -60,28 +64,34 @@ class Front(ABC):
     trainers: ClassVar[Mapping[str, int]]
     suites: ClassVar[Mapping[str, Suite]]
 
-    @abstractmethod
     def scenarios(self) -> list[str]:
         """List the named scenarios."""
+        return list(load(f"allocgym.simulators.{self.package}.scenarios:SCENARIOS"))
 
-    @abstractmethod
     def agents(self) -> list[str]:
         """List the agents that have a name."""
+        found: list[str] = load(f"allocgym.agents.{self.package}.catalogue:names")()
+        return found
 
-    @abstractmethod
     def make_agent(self, name: str, problem: Problem) -> Agent:
         """Build an agent from its name or its file."""
+        made: Agent = load(f"allocgym.agents.{self.package}.catalogue:make")(name, problem)
+        return made
 
     def make_problem(self, backend: str, overrides: dict[str, Any]) -> Problem:
         """Build the problem a back end with these arguments decides on."""
         return make_problem(self.problem)
 
-    @abstractmethod
     def train(
         self, out: Path, scenario: str, trainer: str, iterations: int, seed: int,
         overrides: dict[str, Any],
     ) -> dict[str, Any]:  # fmt: skip
         """Train in the simulator, write an agent file, return its provenance."""
+        work = load(f"allocgym.benchmarks.{self.package}.training:train_agent")
+        information: dict[str, Any] = work(
+            out, scenario, trainer, iterations, seed, overrides=overrides
+        )
+        return information
 
     @abstractmethod
     def evaluate(

@@ -5,11 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
-from allocgym.agents.core.agent import Agent
-from allocgym.agents.data_mixing import catalogue
 from allocgym.benchmarks.core.front import Front
 from allocgym.benchmarks.core.main import Suite
-from allocgym.simulators.data_mixing.scenarios import SCENARIOS
 
 _HOME = "allocgym.benchmarks.data_mixing"
 SUITES = {
@@ -38,27 +35,6 @@ class MixingFront(Front):
         "gradient": 300, "ppo": 20, "cma": 40, "rllib-ppo": 80, "rllib-appo": 80,
     }  # fmt: skip
     suites = SUITES
-
-    def scenarios(self) -> list[str]:
-        """See `Front.scenarios`."""
-        return list(SCENARIOS)
-
-    def agents(self) -> list[str]:
-        """See `Front.agents`."""
-        return catalogue.names()
-
-    def make_agent(self, name: str, problem: Any) -> Agent:
-        """See `Front.make_agent`."""
-        return catalogue.make(name, problem)
-
-    def train(
-        self, out: Path, scenario: str, trainer: str, iterations: int, seed: int,
-        overrides: dict[str, Any],
-    ) -> dict[str, Any]:  # fmt: skip
-        """See `Front.train`."""
-        from allocgym.benchmarks.data_mixing.training import train_agent
-
-        return train_agent(out, scenario, trainer, iterations, seed, overrides=overrides)
 
     def evaluate(
         self, scenario: str, agents: list[str], seeds: int, overrides: dict[str, Any]

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from allocgym.agents.core.agent import Agent
 from allocgym.agents.memory_mapping import catalogue
 from allocgym.benchmarks.core.front import Front
 from allocgym.benchmarks.core.main import Suite
@@ -46,23 +45,6 @@ class MappingFront(Front):
     def scenarios(self) -> list[str]:
         """See `Front.scenarios`."""
         return list(SCENARIOS)
-
-    def agents(self) -> list[str]:
-        """See `Front.agents`."""
-        return catalogue.names()
-
-    def make_agent(self, name: str, problem: Any) -> Agent:
-        """See `Front.make_agent`."""
-        return catalogue.make(name, problem)
-
-    def train(
-        self, out: Path, scenario: str, trainer: str, iterations: int, seed: int,
-        overrides: dict[str, Any],
-    ) -> dict[str, Any]:  # fmt: skip
-        """See `Front.train`."""
-        from allocgym.benchmarks.memory_mapping.training import train_agent
-
-        return train_agent(out, scenario, trainer, iterations, seed, overrides)
 
     def evaluate(
         self, scenario: str, agents: list[str], seeds: int, overrides: dict[str, Any]

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, ClassVar
 
-from allocgym.agents.core.agent import Agent
-from allocgym.agents.population import catalogue
 from allocgym.benchmarks.core.front import Front
 from allocgym.benchmarks.core.main import Suite
-from allocgym.simulators.population.scenarios import SCENARIOS
 
 _HOME = "allocgym.benchmarks.population"
 SUITES = {
@@ -49,27 +45,6 @@ class PopulationFront(Front):
     fallback: ClassVar[str] = "random-search"
     trainers: ClassVar[dict[str, int]] = {"cma": 40, "ppo": 200}
     suites = SUITES
-
-    def scenarios(self) -> list[str]:
-        """See `Front.scenarios`."""
-        return list(SCENARIOS)
-
-    def agents(self) -> list[str]:
-        """See `Front.agents`."""
-        return catalogue.names()
-
-    def make_agent(self, name: str, problem: Any) -> Agent:
-        """See `Front.make_agent`."""
-        return catalogue.make(name, problem)
-
-    def train(
-        self, out: Path, scenario: str, trainer: str, iterations: int, seed: int,
-        overrides: dict[str, Any],
-    ) -> dict[str, Any]:  # fmt: skip
-        """See `Front.train`."""
-        from allocgym.benchmarks.population.training import train_agent
-
-        return train_agent(out, scenario, trainer, iterations, seed, overrides=overrides)
 
     def evaluate(
         self, scenario: str, agents: list[str], seeds: int, overrides: dict[str, Any]

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from allocgym.agents.core.agent import Agent
-from allocgym.agents.prb_slicing import catalogue
 from allocgym.benchmarks.core.front import Front
 from allocgym.benchmarks.core.main import Suite
 from allocgym.benchmarks.prb_slicing.training import TRAINERS
-from allocgym.simulators.prb_slicing.scenarios import SCENARIOS
 
 _HOME = "allocgym.benchmarks.prb_slicing"
 SUITES = {
@@ -41,27 +37,6 @@ class SlicingFront(Front):
     fallback: ClassVar[str] = "demand-proportional"
     trainers = TRAINERS
     suites = SUITES
-
-    def scenarios(self) -> list[str]:
-        """See `Front.scenarios`."""
-        return list(SCENARIOS)
-
-    def agents(self) -> list[str]:
-        """See `Front.agents`."""
-        return catalogue.names()
-
-    def make_agent(self, name: str, problem: Any) -> Agent:
-        """See `Front.make_agent`."""
-        return catalogue.make(name, problem)
-
-    def train(
-        self, out: Path, scenario: str, trainer: str, iterations: int, seed: int,
-        overrides: dict[str, Any],
-    ) -> dict[str, Any]:  # fmt: skip
-        """See `Front.train`."""
-        from allocgym.benchmarks.prb_slicing.training import train_agent
-
-        return train_agent(out, scenario, trainer, iterations, seed, overrides)
 
     def evaluate(
         self, scenario: str, agents: list[str], seeds: int, overrides: dict[str, Any]

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, ClassVar
 
-from allocgym.agents.core.agent import Agent
-from allocgym.agents.rollout_budget import catalogue
 from allocgym.benchmarks.core.front import Front
 from allocgym.benchmarks.core.main import Suite
 from allocgym.envs.core.registry import make_problem
-from allocgym.simulators.rollout_budget.scenarios import SCENARIOS
 
 _HOME = "allocgym.benchmarks.rollout_budget"
 SUITES = {
@@ -40,18 +36,6 @@ class RolloutFront(Front):
     trainers = {"cma": 16, "ppo": 10}  # noqa: RUF012
     suites = SUITES
 
-    def scenarios(self) -> list[str]:
-        """See `Front.scenarios`."""
-        return list(SCENARIOS)
-
-    def agents(self) -> list[str]:
-        """See `Front.agents`."""
-        return catalogue.names()
-
-    def make_agent(self, name: str, problem: Any) -> Agent:
-        """See `Front.make_agent`."""
-        return catalogue.make(name, problem)
-
     def make_problem(self, backend: str, overrides: dict[str, Any]) -> Any:
         """See `Front.make_problem`: real runs decide for every prompt that is offered."""
         if backend != "real":
@@ -61,15 +45,6 @@ class RolloutFront(Front):
         return make_problem(
             self.problem, n_max=overrides.get("rows", Setting.rows), mode="per_prompt"
         )
-
-    def train(
-        self, out: Path, scenario: str, trainer: str, iterations: int, seed: int,
-        overrides: dict[str, Any],
-    ) -> dict[str, Any]:  # fmt: skip
-        """See `Front.train`."""
-        from allocgym.benchmarks.rollout_budget.training import train_agent
-
-        return train_agent(out, scenario, trainer, iterations, seed, overrides=overrides)
 
     def evaluate(
         self, scenario: str, agents: list[str], seeds: int, overrides: dict[str, Any]
