@@ -125,13 +125,14 @@ class TuneDriver:
         )
 
     def _donor(self, index: int) -> int:
-        result = self.trials[index].latest_checkpoint_result
+        result: Any = self.trials[index].latest_checkpoint_result
         return index if result is None else int(result.checkpoint.path.rpartition("-")[2])
 
     def report(self, times: np.ndarray, losses: np.ndarray, told: np.ndarray) -> Moves:
         """See `Driver`. The best report first, so that they are saved before others copy them."""
-        for trial in self.trials:
-            trial.run_metadata.checkpoint_manager._latest_checkpoint_result = None
+        for each in self.trials:
+            manager: Any = each.run_metadata.checkpoint_manager
+            manager._latest_checkpoint_result = None
         for i in sorted(np.flatnonzero(told), key=lambda i: losses[i]):
             trial = self.trials[i]
             if trial.status != self._status.RUNNING:
@@ -190,17 +191,17 @@ class SyneDriver:
             if decision != "CONTINUE":
                 if decision == "STOP":
                     self.scheduler.on_trial_complete(self.slots[i], result)
-                freed.append(i)
-        for i in freed:
+                freed.append(int(i))
+        for slot in freed:
             suggestion = self.scheduler.suggest()
             source = None if suggestion is None else suggestion.checkpoint_trial_id
             if suggestion is None or source not in place:
-                running[i], self.slots[i] = False, None
+                running[slot], self.slots[slot] = False, None
                 continue
-            donors[i] = place[source]
-            config = suggestion.config or configs[donors[i]]
-            configs[i] = dict(config)
-            self._add(i, config)
+            donors[slot] = place[source]
+            config = suggestion.config or configs[donors[slot]]
+            configs[slot] = dict(config)
+            self._add(slot, config)
         return donors, configs, running
 
 

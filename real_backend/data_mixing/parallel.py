@@ -143,7 +143,7 @@ class ParallelMixing(RealMixing):
             "start": str(start), "threads": self._threads, "units": units, "rates": rates,
         }  # fmt: skip
         try:
-            result = TorchTrainer(
+            result: Any = TorchTrainer(
                 _period, train_loop_config=config, scaling_config=self._scaling,
                 torch_config=TorchConfig(backend="nccl" if self._scaling.use_gpu else "gloo"),
                 run_config=train.RunConfig(

@@ -73,7 +73,7 @@ class Member(tune.Trainable):
         """Write weights, optimiser, cursor and stream."""
         checkpoints.save(Path(checkpoint_dir) / FILE, self.stack.state())
 
-    def load_checkpoint(self, checkpoint_dir: str) -> None:
+    def load_checkpoint(self, checkpoint_dir: Any) -> None:
         """Go on from what `save_checkpoint` wrote, of this member or another."""
         self.stack.load(checkpoints.load(Path(checkpoint_dir) / FILE)[0])
 
@@ -104,7 +104,7 @@ class _Session:
         quiet()
         tuner = tune.Tuner(
             tune.with_resources(Member, resources),
-            param_space=tune.grid_search(members),  # type: ignore[arg-type]
+            param_space=tune.grid_search(members),
             tune_config=tune.TuneConfig(
                 scheduler=self.scheduler, reuse_actors=True,
                 trial_dirname_creator=lambda trial: f"member-{trial.config['member']}",
@@ -155,7 +155,8 @@ class _Session:
         return reports
 
     def _checkpoints(self) -> list[Path]:
-        return [Path(t.latest_checkpoint_result.checkpoint.path) for t in self.scheduler.trials]
+        latest: list[Any] = [t.latest_checkpoint_result for t in self.scheduler.trials]
+        return [Path(result.checkpoint.path) for result in latest]
 
     def state(self) -> dict[str, torch.Tensor]:
         """The members as one stack."""

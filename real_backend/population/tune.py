@@ -174,7 +174,8 @@ class LockstepScheduler(TrialScheduler):
                 continue
             kept, report = held[donor]
             if donor != i and kept is not None and report is not None:
-                trial.run_metadata.checkpoint_manager._latest_checkpoint_result = _TrainingResult(
+                manager: Any = trial.run_metadata.checkpoint_manager
+                manager._latest_checkpoint_result = _TrainingResult(
                     checkpoint=copy.copy(kept.checkpoint), metrics=kept.metrics
                 )
                 self._latest[i] = dict(report)
