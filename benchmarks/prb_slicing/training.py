@@ -13,7 +13,7 @@ from allocgym.envs.core.errors import unknown
 from allocgym.envs.core.registry import make_problem
 
 ID = "allocgym:allocgym/PRBSlicing-v0"
-TRAINERS = {"ppo": 48, "dqn": 120, "table": 40}
+TRAINERS = {"ppo": 16, "dqn": 120, "table": 40}
 """Trainers and their default number of iterations (PPO: 65,536 steps; others 12,288 each)."""
 NEED = 1
 """Row feature that is the log share of need: demand-proportional is where PPO starts."""
