@@ -61,7 +61,10 @@ def connect(address: str | None = None, environment: dict[str, Any] | None = Non
     try:
         ray.init(**arguments, runtime_env=given, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise AllocgymError(f"address: no Ray cluster answers at {address!r} ({error})") from error
+        raise AllocgymError(
+            f"address: no Ray cluster answers at {address!r} ({error}); one that asks for a token needs "
+            "RAY_AUTH_MODE=token here (Ray sets it by itself for 'auto' only)"
+        ) from error
     return ray
 
 
