@@ -20,7 +20,7 @@ from allocgym.envs.memory_mapping.problem import MemoryMapping
 from allocgym.envs.memory_mapping.program import Device, Program
 
 PRETRAINED = Path(__file__).parent / "pretrained"
-SHIPPED = ("priorities",)
+SHIPPED = ("priorities", "segments")
 """Agent files of this problem in that folder."""
 RULES: dict[str, Callable[[MemoryMapping], Agent]] = {
     "drop-all": playing.DropAll,
@@ -28,7 +28,8 @@ RULES: dict[str, Callable[[MemoryMapping], Agent]] = {
     "random": playing.RandomPlayer,
 }
 SOLVERS = (
-    "drop-all", *orders.GREEDY, "learned", "best-of", "order-climb", "learned+climb", "cp-sat",
+    "drop-all", *orders.GREEDY, "learned", "ppo", "best-of", "order-climb", "learned+climb", "tree",
+    "cp-sat",
 )  # fmt: skip
 
 
@@ -55,6 +56,14 @@ def make(name: str | Path, problem: MemoryMapping) -> Agent:
     path = shipped if shipped.exists() else Path(text)
     if path.suffix == ".zip" or path.exists():
         description, _ = agent_file.load(path, problem)
+        if description["kind"] == "segment-policy" and not problem.order:
+            from allocgym.agents.memory_mapping import segments
+
+            return playing.Learned(problem, segments.load(path, problem), path.stem)
+        if description["kind"] == "segment-policy":
+            raise AllocgymError(
+                f"{path}: plays the segment game; make the problem with order=False"
+            )
         if description["kind"] != KIND:
             raise AllocgymError(f"{path}: unknown kind of agent {description['kind']!r}")
         return playing.OrderAgent(problem, Priorities.load(path).order, path.stem)
@@ -117,6 +126,16 @@ def solve(
     elif name == "order-climb":
         found = orders.climb(Placer(program, device), greedy, seconds, seed)
         got, plan = found.saved, found.plan
+    elif name in ("ppo", "tree"):
+        from allocgym.agents.memory_mapping import segments, tree
+
+        net = segments.load(PRETRAINED / "segments.zip", MemoryMapping())
+        if name == "ppo":
+            got, plan = tree.play(program, device, tree.greedy(program, device, net))
+        else:
+            left = seconds - (time.process_time() - begun)
+            begin = best_of(program, device, [orders.GREEDY["xla"](program, device)])[:2]
+            got, plan = tree.search(program, device, net, left, begin)
     elif name == "cp-sat":
         _, plan, _ = best_of(program, device, greedy)
         solution = exact.cp_sat(

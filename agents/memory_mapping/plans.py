@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,12 +16,16 @@ from allocgym.envs.memory_mapping.activation import (
     KEEP,
     OFFLOAD,
     RECOMPUTE,
+    ActivationMemory,
     ActivationOutcome,
     ActivationPlan,
     GroupChoice,
     Profile,
+    legal_actions,
     timeline,
 )
+
+PRETRAINED = Path(__file__).parent / "pretrained" / "activation.zip"
 
 
 def _fits(profile: Profile, action: np.ndarray) -> bool:
@@ -52,14 +59,19 @@ def cheapest_recompute(profile: Profile) -> np.ndarray:
     return action
 
 
-def torch_knapsack(profile: Profile) -> np.ndarray:
-    """PyTorch's dp knapsack: save what costs most to recompute within a sum of sizes.
+def torch_knapsack(profile: Profile, solver: str = "dp") -> np.ndarray:
+    """PyTorch's knapsack rules: save what costs most to recompute within a sum of sizes.
 
-    The solver is torch's own (``torch._functorch._activation_checkpointing.knapsack``). It knows sizes,
-    not lifetimes: the sum allowed is the same fraction of the sizes as the budget is of the peak's span.
+    The solvers are torch's own (``torch._functorch._activation_checkpointing.knapsack``). They know
+    sizes, not lifetimes: the sum allowed is the same fraction of the sizes as the budget is of the
+    peak's span.
+
+    Args:
+        profile: training step and budget, one row.
+        solver: ``"dp"``, ``"greedy"`` or ``"ilp"``.
     """
     try:
-        from torch._functorch._activation_checkpointing.knapsack import dp_knapsack
+        from torch._functorch._activation_checkpointing import knapsack
     except ImportError as error:
         raise missing_extra("torch", "real") from error
     from allocgym.envs.memory_mapping.activation import span
@@ -70,10 +82,39 @@ def torch_knapsack(profile: Profile) -> np.ndarray:
     sizes = profile.size[0, mine] - profile.left_recompute[0, mine]
     memory = (sizes / sizes.sum()).tolist()
     runtimes = profile.recompute[0, mine].tolist()
-    _, saved, _ = dp_knapsack(memory, runtimes, share)
+    _, saved, _ = getattr(knapsack, f"{solver}_knapsack")(memory, runtimes, share)
     action = recompute_all(profile)
     action[mine[list(saved)]] = KEEP
     return action
+
+
+def learned(profile: Profile, policy: Any = None) -> np.ndarray:
+    """What a trained policy decides, group by group (default: the shipped one)."""
+    from allocgym.agents.memory_mapping import segments
+
+    rows, n = profile.size.shape
+    problem = ActivationPlan(n_max=n)
+    policy = policy or segments.load(PRETRAINED, problem)
+    action = np.zeros((rows, n), np.int64)
+    keep, _ = timeline(profile, action)
+    for i in range(int(profile.present.sum(1).max())):
+        step = np.full(rows, i)
+        seconds, peak = timeline(profile, action)
+        legal = legal_actions(profile, action, step)
+        memory = ActivationMemory(
+            profile, action, step, peak, (keep - seconds) / keep, legal, np.zeros(rows, bool)
+        )
+        action[:, i] = policy.predict(problem.encode(memory))[0]
+    return action[0]
+
+
+def best_of(profile: Profile) -> np.ndarray:
+    """The better of the trained policy and the rules that keep the budget: never worse than those."""
+    found = [
+        learned(profile),
+        *(rule(profile) for rule in (keep_all, recompute_all, cheapest_recompute)),
+    ]
+    return found[int(np.argmin(_score(profile, np.array(found))))]
 
 
 def plan_search(profile: Profile, evaluations: int = 6000, seed: int = 0) -> np.ndarray:
@@ -130,8 +171,17 @@ def _score(profile: Profile, actions: np.ndarray) -> np.ndarray:
 
 RULES: dict[str, Callable[[Profile], np.ndarray]] = {
     "keep-all": keep_all, "recompute-all": recompute_all, "offload-all": offload_all,
-    "cheapest-recompute": cheapest_recompute, "torch-dp": torch_knapsack, "plan-search": plan_search,
+    "cheapest-recompute": cheapest_recompute, "torch-dp": torch_knapsack,
+    "torch-greedy": functools.partial(torch_knapsack, solver="greedy"),
+    "torch-ilp": functools.partial(torch_knapsack, solver="ilp"), "learned": learned,
+    "best-of": best_of, "plan-search": plan_search,
 }  # fmt: skip
+
+
+def _from_file(path: Path, problem: ActivationPlan) -> Callable[[Profile], np.ndarray]:
+    from allocgym.agents.memory_mapping import segments
+
+    return functools.partial(learned, policy=segments.load(path, problem))
 
 
 class PlanAgent(Agent[ActivationOutcome, GroupChoice]):
@@ -139,9 +189,10 @@ class PlanAgent(Agent[ActivationOutcome, GroupChoice]):
 
     def __init__(self, problem: ActivationPlan, name: str) -> None:
         super().__init__(problem)
-        if name not in RULES:
+        if name not in RULES and Path(name).suffix != ".zip":
             raise unknown("agent", name, RULES)
         self.name = name
+        self._rule = RULES.get(name) or _from_file(Path(name), problem)
         self._plans: dict[int, np.ndarray] = {}
 
     def _start(self) -> None:
@@ -154,7 +205,7 @@ class PlanAgent(Agent[ActivationOutcome, GroupChoice]):
         for row in range(len(pick)):
             step = int(memory.step[row])
             if step == 0 or row not in self._plans:
-                self._plans[row] = RULES[self.name](memory.profile.rows(np.array([row])))
+                self._plans[row] = self._rule(memory.profile.rows(np.array([row])))
             at = min(step, len(self._plans[row]) - 1)
             wanted = int(self._plans[row][at])
             pick[row] = wanted if memory.legal[row, wanted] else int(memory.legal[row].argmax())

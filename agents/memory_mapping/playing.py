@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from allocgym.agents.core.agent import Agent
+from allocgym.agents.core.agent import Agent, PolicyAgent
 from allocgym.agents.memory_mapping import orders
 from allocgym.envs.memory_mapping import board as boards
 from allocgym.envs.memory_mapping.placer import Placer
@@ -73,6 +73,15 @@ class RandomPlayer(Player):
         """See `Agent.ask`."""
         masks = self.problem.masks(self.memory)  # type: ignore[attr-defined]
         return self._choice((self._rng.random(masks.shape) * masks).argmax(1))
+
+
+class Learned(PolicyAgent):
+    """A policy that plays the rows that are not over yet."""
+
+    def ask(self) -> Choice:
+        """See `Agent.ask`."""
+        pick: np.ndarray = super().ask().pick
+        return Choice(np.where(self.memory.done, -1, pick))
 
 
 class OrderAgent(Player):

@@ -27,6 +27,7 @@ SUITES = {
         f"{_HOME}.packing:suite", "MiniMalloc's 11 inputs and generated ones (about 8 min)"
     ),
     "strategy": Suite(f"{_HOME}.strategy:suite", "IOPDDL B and G (about 2 min)"),
+    "gpu": Suite(f"{_HOME}.gpu:suite", "copies, random plans, GPT-2 124M on CUDA (not run here)"),
     "speed": Suite(f"{_HOME}.speed:suite", "evaluator and environment (about 1 min)"),
 }  # fmt: skip
 

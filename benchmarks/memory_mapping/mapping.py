@@ -18,8 +18,8 @@ from allocgym.envs.core.errors import AllocgymError, unknown
 from allocgym.envs.memory_mapping.plan import saved, validate
 from allocgym.simulators.memory_mapping.backend import instances, make_scenario
 
-SINGLE = ("drop-all", *orders.GREEDY, "learned", "best-of")
-SEARCH = ("order-climb", "learned+climb", "cp-sat")
+SINGLE = ("drop-all", *orders.GREEDY, "learned", "ppo", "best-of")
+SEARCH = ("order-climb", "learned+climb", "tree", "cp-sat")
 BUDGETS = (0.1, 1.0, 10.0, 60.0)
 SLACK = 1e-6
 """Rounding allowed when a plan is held against a bound."""

@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from allocgym.agents.core.agent import Agent
-from allocgym.agents.memory_mapping import packings, selecting
+from allocgym.agents.memory_mapping import packings, plans, selecting
 from allocgym.benchmarks.core.front import Front
 from allocgym.benchmarks.core.main import Suite
 from allocgym.envs.core.contracts import Problem
 from allocgym.envs.core.errors import unknown
+from allocgym.simulators.memory_mapping import activation as activation_steps
 from allocgym.simulators.memory_mapping import packings as packing_instances
 from allocgym.simulators.memory_mapping import selections as selection_instances
 
@@ -170,3 +171,66 @@ class SelectionFront(SideFront):
 
 
 SELECTION = SelectionFront()
+
+
+class ActivationFront(SideFront):
+    """See `Front`."""
+
+    problem: ClassVar[str] = "activation-plan"
+    env_ids: ClassVar[tuple[str, ...]] = ("allocgym/ActivationPlan-v0",)
+    scenario: ClassVar[str] = "gpt-gpu"
+    fallback: ClassVar[str] = "recompute-all"
+    reference: ClassVar[str] = "cheapest-recompute"
+    unit: ClassVar[tuple[str, float]] = ("minus added time %", 100.0)
+    trainers: ClassVar[dict[str, int]] = {"masked-ppo": 150_000}
+    suites: ClassVar[dict[str, Suite]] = {
+        "activation": Suite(
+            f"{_HOME}.activation:suite",
+            "plans against torch's and simple rules, for real (about 8 min)",
+        ),
+        "real": Suite(f"{_HOME}.activation:real", "20 random plans a model on a CPU (about 6 min)"),
+        "gpu": Suite(
+            f"{_HOME}.gpu:suite", "copies, random plans, GPT-2 124M on CUDA (not run here)"
+        ),
+    }
+
+    def scenarios(self) -> list[str]:
+        """See `Front.scenarios`."""
+        return list(activation_steps.SCENARIOS)
+
+    def agents(self) -> list[str]:
+        """See `Front.agents`."""
+        return list(plans.RULES)
+
+    def make_agent(self, name: str, problem: Problem) -> Agent:
+        """See `Front.make_agent`."""
+        made: Any = problem
+        return plans.PlanAgent(made, name)
+
+    def train(
+        self, out: Path, scenario: str, trainer: str, iterations: int, seed: int,
+        overrides: dict[str, Any],
+    ) -> dict[str, Any]:  # fmt: skip
+        """See `Front.train`; without a scenario, on ``"mixed"``."""
+        from allocgym.benchmarks.memory_mapping.training import masked
+
+        if trainer not in self.trainers:
+            raise unknown("trainer", trainer, self.trainers)
+        where = "mixed" if scenario == self.scenario else scenario
+        settings = {**overrides, "illegal": "recompute"}
+        return masked(self.env_ids[0], out, where, iterations, seed, settings)
+
+    def calibrate(self, out: Path, processes: int, seeds: int) -> None:
+        """See `Front.calibrate`: one process at a time, for the sake of the timings."""
+        from allocgym.benchmarks.memory_mapping.calibrate import record
+
+        record(out, list(activation_steps.RECORDED), max(seeds, 2))
+
+    def status(self, spec: Any, keyed: Any, outcome: Any) -> str:
+        """See `Front.status`."""
+        added = outcome.time[0] / outcome.keep_time[0] - 1
+        share = outcome.peak[0] / outcome.profile.budget[0]
+        return f"group {int(outcome.step[0])}, {100 * added:+.2f} % time, peak {share:.3f} of the budget"
+
+
+ACTIVATION = ActivationFront()

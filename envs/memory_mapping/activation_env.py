@@ -40,8 +40,9 @@ class ActivationPlanEnv(AllocationEnv):
     Terminates when every group is decided. Never truncates.
 
     ## Arguments
-    - `scenario`: `"gpt-gpu"` (default; analytic, transfers overlap) or `"recorded"` (profiles of the
-      models that the real back end runs).
+    - `scenario`: `"gpt-gpu"` (default; analytic, transfers overlap), `"gpt-gpu-test"` (other shapes),
+      `"mixed"` (what agents are trained on: also slow and fast links, and transfers that stop the
+      computation) or `"recorded"` (profiles of the models that the real back end runs).
     - `backend`: `"simpy"` (default), `"twin"` or `"torch"` (executes the plan when it is whole).
     - `budget` (0 to 1 between recompute-all and keep-all), `n_max`, `illegal`.
 

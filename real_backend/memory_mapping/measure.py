@@ -63,7 +63,8 @@ def measure(
     done = subprocess.run(
         [sys.executable, "-m", "allocgym.real_backend.memory_mapping.measure"],
         input=json.dumps(request), capture_output=True, text=True, timeout=timeout, check=False,
-        env={**os.environ, **ALLOCATOR, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, **ALLOCATOR, "OMP_NUM_THREADS": "1",
+             "CUBLAS_WORKSPACE_CONFIG": ":4096:8"},
     )  # fmt: skip
     if done.returncode:
         raise AllocgymError(f"measurement failed: {done.stderr.strip().splitlines()[-1:]}")
@@ -111,6 +112,13 @@ def main() -> None:
     Executor(model, plans[0], tier).step(tokens)
     reference = [p.grad.clone() for p in model.parameters() if p.grad is not None]
     cuda = device.type == "cuda"
+    # Where kernels are not deterministic, two runs that keep everything differ; plans may as much.
+    spread = 0.0
+    if cuda:
+        Executor(model, plans[0], tier).step(tokens)
+        again = [p.grad for p in model.parameters() if p.grad is not None]
+        pairs = list(zip(again, reference, strict=True))
+        spread = max(float((a - b).abs().max()) for a, b in pairs)
     for repeat in range(request["repeats"]):
         for plan, entry in zip(plans, found, strict=True):
             executor = Executor(model, plan, tier)
@@ -134,8 +142,10 @@ def main() -> None:
             if repeat == 0:
                 grads = [p.grad for p in model.parameters() if p.grad is not None]
                 pairs = list(zip(grads, reference, strict=True))
-                entry["equal"] = all(torch.equal(a, b) for a, b in pairs)
                 entry["gap"] = max(float((a - b).abs().max()) for a, b in pairs)
+                entry["equal"] = all(torch.equal(a, b) for a, b in pairs) or (
+                    cuda and entry["gap"] <= spread
+                )
     times = forward_times(model, tokens, request["repeats"])
     out = [
         {

@@ -27,7 +27,7 @@ from allocgym.envs.memory_mapping.activation import (
 )
 
 RECORDED = ("gpt-narrow", "gpt-wide", "gpt-long")
-SCENARIOS = ("gpt-gpu", "gpt-gpu-test", "recorded", *RECORDED)
+SCENARIOS = ("gpt-gpu", "gpt-gpu-test", "mixed", "recorded", *RECORDED)
 
 
 @functools.cache
@@ -42,7 +42,7 @@ def recorded(model: str) -> dict[str, Any]:
 
 def gpt_step(
     d: int, layers: int, rows: int, batch: int, link: float = 50e9, compute: float = 4e14,
-    memory: float = 3.35e12,
+    memory: float = 3.35e12, overlap: bool = True,
 ) -> dict[str, Any]:  # fmt: skip
     """An analytic profile of a GPT training step in bf16 on one accelerator.
 
@@ -57,6 +57,7 @@ def gpt_step(
         link: bytes a second to host memory, each way.
         compute: FLOP/s reached.
         memory: bytes a second of the device's memory.
+        overlap: transfers run beside computation.
     """
     t = rows * batch
     unit = 2.0 * t * d
@@ -76,7 +77,7 @@ def gpt_step(
         "left_offload": [0.0] * len(groups), "forward": forward,
         "backward": [2 * f for f in forward], "recompute": forward,
         "work": [[g["size"] + 5 * unit] * 3 for g in groups],
-        "base": 16.0 * 12 * layers * d * d, "head": 4.0 * t * 32000, "rate": link, "overlap": True,
+        "base": 16.0 * 12 * layers * d * d, "head": 4.0 * t * 32000, "rate": link, "overlap": overlap,
     }  # fmt: skip
 
 
@@ -92,6 +93,12 @@ def profiles(scenario: str) -> list[dict[str, Any]]:
         return [recorded(scenario)]
     if scenario not in SCENARIOS:
         raise unknown("scenario", scenario, SCENARIOS)
+    if scenario == "mixed":
+        # What agents are trained on: fast and slow links, transfers beside computation and in its way.
+        return [
+            gpt_step(*a, link=link, overlap=overlap)
+            for a in TRAIN for link in (50e9, 200e9, 1e12) for overlap in (True, False)
+        ]  # fmt: skip
     return [gpt_step(*a) for a in (TRAIN if scenario == "gpt-gpu" else TEST)]
 
 
