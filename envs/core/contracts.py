@@ -7,6 +7,7 @@ is a batch of one.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -273,9 +274,14 @@ class Backend(ABC, Generic[O, D]):
 
     The public verbs keep the books (validation, ledger, the order of calls); a back end fills in
     the private hooks.
+
+    Attributes:
+        changing: names of the attributes that an episode changes, for back ends with the capability
+            ``"state"``.
     """
 
     spec: Spec
+    changing: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, spec: Spec, problem: Problem) -> None:
         self.spec = spec
@@ -340,6 +346,20 @@ class Backend(ABC, Generic[O, D]):
 
     def close(self) -> None:
         """Release what the back end holds. Idempotent."""
+
+    def get_state(self) -> dict[str, Any]:
+        """Everything an episode changes, copied (back ends with the capability ``"state"``)."""
+        if "state" not in self.spec.capabilities:
+            raise AllocgymError(f"{self.spec.backend}: the state of this back end cannot be kept")
+        kept = {name: copy.deepcopy(getattr(self, name)) for name in self.changing}
+        return kept | {"outcome": self.outcome, "ledger": self.ledger.to_json()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go back to a state of the same episodes."""
+        for name in self.changing:
+            setattr(self, name, copy.deepcopy(state[name]))
+        self._outcome = state["outcome"]
+        self.ledger.load(state["ledger"])
 
     def checkpoint(self, path: Path) -> None:
         """Write the whole state atomically (back ends with the capability ``"restart"``)."""

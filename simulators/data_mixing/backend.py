@@ -61,6 +61,8 @@ class MixingSimulator(Backend[MixingOutcome, Shares]):
         overrides: fields of the scenario, by keyword.
     """
 
+    changing = ("_state", "_period", "_lr", "_units", "_seen", "_heldout")
+
     def __init__(
         self,
         problem: DataMixing,
@@ -241,23 +243,6 @@ class MixingSimulator(Backend[MixingOutcome, Shares]):
         """
         inst = self.sampled.instance
         return Dynamics(self._law.map(convert), convert(inst.effort), convert(self.rates))
-
-    def get_state(self) -> dict[str, Any]:
-        """Return everything that changes, as arrays that may be kept and put back."""
-        return {
-            "state": self._state.map(np.copy), "period": self._period.copy(), "lr": self._lr.copy(),
-            "units": self._units.copy(), "seen": self._seen.copy(),
-            "heldout": self._heldout.copy(), "outcome": self.outcome,
-            "ledger": self.ledger.to_json(),
-        }  # fmt: skip
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Go back to a state of the same episodes."""
-        self._state = state["state"].map(np.copy)
-        for name in ("period", "lr", "units", "seen", "heldout"):
-            setattr(self, f"_{name}", state[name].copy())
-        self._outcome = state["outcome"]
-        self.ledger.load(state["ledger"])
 
 
 def simpy_backend(problem: DataMixing, **arguments: Any) -> MixingSimulator:

@@ -17,17 +17,6 @@ from allocgym.simulators.population import costs, families, scenarios
 ENGINES = ("simpy", "twin")
 WORST = 1e6
 """Loss reported for a member that has diverged."""
-_STATE = (
-    "_members",
-    "_knobs",
-    "_used",
-    "_heldout",
-    "_scores",
-    "_alive",
-    "_period",
-    "_left",
-    "_clock",
-)
 
 
 class PopulationSimulator(Backend[PopulationOutcome, Plan]):
@@ -50,6 +39,18 @@ class PopulationSimulator(Backend[PopulationOutcome, Plan]):
     _clock: np.ndarray
     _streams: np.ndarray
     _costs: np.ndarray
+
+    changing = (
+        "_members",
+        "_knobs",
+        "_used",
+        "_heldout",
+        "_scores",
+        "_alive",
+        "_period",
+        "_left",
+        "_clock",
+    )
 
     def __init__(
         self,
@@ -211,22 +212,6 @@ class PopulationSimulator(Backend[PopulationOutcome, Plan]):
             knobs=np.ascontiguousarray(self._knobs.transpose(2, 1, 0)), donor=donor,
             used=self._used.T, grant=grant, left=self._left, period=self._period, instance=inst,
         )  # fmt: skip
-
-    def get_state(self) -> dict[str, Any]:
-        """Everything that changes, as arrays that may be kept and put back."""
-        arrays = {name: _copy(getattr(self, name)) for name in _STATE}
-        return arrays | {"outcome": self.outcome, "ledger": self.ledger.to_json()}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Go back to a state of the same episodes."""
-        for name in _STATE:
-            setattr(self, name, _copy(state[name]))
-        self._outcome = state["outcome"]
-        self.ledger.load(state["ledger"])
-
-
-def _copy(value: Any) -> Any:
-    return {k: v.copy() for k, v in value.items()} if isinstance(value, dict) else value.copy()
 
 
 def _mix(where: np.ndarray, new: Any, old: Any) -> Any:

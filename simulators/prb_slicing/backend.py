@@ -164,6 +164,7 @@ class FluidCell(SimulatedCell):
     """
 
     engine = "twin"
+    changing = ("queue", "_period", "_average")
 
     def __init__(self, problem: PRBSlicing, dtype: str = "float64", **arguments: Any) -> None:
         if dtype not in DTYPES:
@@ -173,25 +174,22 @@ class FluidCell(SimulatedCell):
         self._average = np.full((self.n, self.u, self.batch), 1.0)
 
     def get_state(self) -> dict[str, Any]:
-        """Everything that changes, copied."""
+        """See `Backend.get_state`; the channels too."""
         w = self.workload
-        return {
-            "queue": self.queue.copy(), "period": self._period.copy(), "x": w._x.copy(),
-            "cqi": w.cqi.copy(), "seeds": w.seeds.copy(), "average": self._average.copy(),
-            "outcome": self.outcome, "ledger": self.ledger.to_json(),
-        }  # fmt: skip
+        return super().get_state() | {
+            "x": w._x.copy(),
+            "cqi": w.cqi.copy(),
+            "seeds": w.seeds.copy(),
+        }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on from a state of a back end with the same arguments."""
         if self._workload is None:
             self.reset(state["seeds"])
+        super().set_state(state)
         w = self.workload
         w.begin(state["seeds"], np.ones(self.batch, bool))
         w._x, w.cqi = state["x"].copy(), state["cqi"].copy()
-        self.queue, self._period = state["queue"].copy(), state["period"].copy()
-        self._average = state["average"].copy()
-        self._outcome = state["outcome"]
-        self.ledger.load(state["ledger"])
 
     def _spend(self, decision: Shares) -> SlicingOutcome:
         outcome = super()._spend(decision)

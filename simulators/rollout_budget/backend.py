@@ -379,22 +379,10 @@ class RolloutSimulator(Backend[RolloutOutcome, Shares]):
     _own: np.ndarray
     _ratios: np.ndarray
     _failed: np.ndarray
-    _CHANGING = (
-        "shared", "own", "tried", "right", "mixed", "tokens", "step", "round", "ratios", "sums",
-        "seconds", "spent", "failed", "ids", "last", "rates",
+    changing = (
+        "_shared", "_own", "_tried", "_right", "_mixed", "_tokens", "_step",
+        "_round", "_ratios", "_sums", "_seconds", "_spent", "_failed", "_ids", "_last", "_rates",
     )  # fmt: skip
-
-    def get_state(self) -> dict[str, Any]:
-        """Return everything that changes, as arrays that may be kept and put back."""
-        state = {name: getattr(self, f"_{name}").copy() for name in self._CHANGING}
-        return {**state, "outcome": self.outcome, "ledger": self.ledger.to_json()}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Go back to a state of the same episodes."""
-        for name in self._CHANGING:
-            setattr(self, f"_{name}", state[name].copy())
-        self._outcome = state["outcome"]
-        self.ledger.load(state["ledger"])
 
 
 def simpy_backend(problem: RolloutBudget, **arguments: Any) -> RolloutSimulator:
