@@ -6,7 +6,7 @@ copies, a trial that is stopped or paused is a member without steps. Two things 
 its own. The steps of a period are always spent, so those of stopped members go to the others; and a
 population has as many members as it began with, so a scheduler that would start a new trial from
 scratch finds no room (one that starts it from another trial's checkpoint does). Results of a period are
-handed over one by one, the best first; an asynchronous scheduler judges each against those before it.
+handed over one by one in the order of members; an asynchronous scheduler judges each by those before.
 """
 
 from __future__ import annotations
@@ -129,11 +129,11 @@ class TuneDriver:
         return index if result is None else int(result.checkpoint.path.rpartition("-")[2])
 
     def report(self, times: np.ndarray, losses: np.ndarray, told: np.ndarray) -> Moves:
-        """See `Driver`. The best report first, so that they are saved before others copy them."""
+        """See `Driver`."""
         for each in self.trials:
             manager: Any = each.run_metadata.checkpoint_manager
             manager._latest_checkpoint_result = None
-        for i in sorted(np.flatnonzero(told), key=lambda i: losses[i]):
+        for i in np.flatnonzero(told):
             trial = self.trials[i]
             if trial.status != self._status.RUNNING:
                 continue
@@ -185,7 +185,7 @@ class SyneDriver:
         configs = [dict(t.config) if t is not None else {} for t in self.slots]
         freed = []
         place = {t.trial_id: i for i, t in enumerate(self.slots) if t is not None}
-        for i in sorted(np.flatnonzero(told & running), key=lambda i: losses[i]):
+        for i in np.flatnonzero(told & running):
             result = {LOSS: float(losses[i]), TIME: float(times[i])}
             decision = self.scheduler.on_trial_result(self.slots[i], result)
             if decision != "CONTINUE":
