@@ -125,8 +125,14 @@ def evaluate(
 @app.command()
 def deploy(
     problem: Problem,
-    agent: Annotated[str, typer.Option(help="Name or agent file.")] = "uniform",
-    backend: Annotated[str, typer.Option(help="Back end to spend on.")] = "real",
+    agent: Annotated[
+        str | None,
+        typer.Option(help="Name or agent file (default: uniform, or the problem's own)."),
+    ] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(help="Back end to spend on (default: real, else torch, else twin)."),
+    ] = None,
     scenario: Scenario = None,
     folder: Annotated[Path | None, typer.Option(help="Run folder (default runs/<time>).")] = None,
     seed: Seed = 0,
@@ -152,6 +158,9 @@ def deploy(
     from allocgym.benchmarks.core import deploying
 
     desk = front(problem)
+    agent = agent or ("uniform" if "uniform" in desk.agents() else desk.fallback)
+    there = registry.backends(problem)
+    backend = backend or next(b for b in ("real", "torch", "twin", *there) if b in there)
     if engine not in ("local", "ray"):
         raise unknown("engine", engine, ("local", "ray"))
     folder = folder or Path("runs") / time.strftime("%Y%m%d-%H%M%S")

@@ -74,7 +74,13 @@ def _bands(axis: Any, x: np.ndarray, values: np.ndarray) -> None:
 
 
 def allocation_picture(env: AllocationEnv) -> np.ndarray:
-    """Draw what an environment has decided and earned so far, as an RGB array."""
+    """Draw what an environment has decided (shares) and earned so far, as an RGB array."""
+    if env.returns and not env.history:
+        picture, (alone,) = figure(8.0, 3.2, 1)
+        alone.plot(np.arange(1, len(env.returns) + 1), np.cumsum(env.returns), marker=".")
+        alone.set(xlabel="step", ylabel="return so far")
+        picture.canvas.draw()
+        return np.asarray(picture.canvas.buffer_rgba())[..., :3].copy()
     picture, (left, right) = figure(8.0, 3.2, 2)
     present = np.asarray(env.outcome.ready[0], bool)
     names = [n for n, there in zip(env.backend.spec.claimants, present, strict=False) if there]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -153,6 +153,18 @@ class ActivationOutcome(Outcome):
     peak: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
     keep_time: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
 
+    @property
+    def added(self) -> np.ndarray:
+        """``(batch,)`` percent of time added to the step that keeps everything."""
+        percent: np.ndarray = 100 * (self.time / self.keep_time - 1)
+        return percent
+
+    @property
+    def fullness(self) -> np.ndarray:
+        """``(batch,)`` peak over the budget; groups that are not decided are kept."""
+        share: np.ndarray = self.peak / self.profile.budget
+        return share
+
 
 @dataclasses.dataclass(eq=False)
 class ActivationMemory(Record):
@@ -198,6 +210,9 @@ class ActivationPlan(Problem[ActivationOutcome, ActivationMemory, GroupChoice]):
     outcome_type = ActivationOutcome
     decision_type = GroupChoice
     features = FEATURES
+    traces: ClassVar[Mapping[str, str]] = {
+        "added": "time added so far (%)", "fullness": "peak over the budget (1 or less at the end)",
+    }  # fmt: skip
 
     def __init__(self, n_max: int = 32, illegal: str = "refuse") -> None:
         if illegal not in ("refuse", "recompute"):
@@ -288,6 +303,10 @@ class ActivationPlan(Problem[ActivationOutcome, ActivationMemory, GroupChoice]):
                 f"action: {ACTIONS[int(pick[row])]} of group {int(memory.step[row])} leaves no "
                 f"plan within the budget (ask action_masks())"
             )
+
+    def tabulate(self, decision: GroupChoice, names: Sequence[str]) -> dict[str, Any]:
+        """See `Problem.tabulate`."""
+        return {"choice": ACTIONS[int(decision.pick[0])]}
 
     def describe(self, memory: ActivationMemory) -> dict[str, Any]:
         """Numbers for a status line."""

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import functools
 import io
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -243,6 +244,12 @@ class PackingOutcome(Outcome):
     state: PackingState = nested(PackingState)
     step: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
 
+    @property
+    def height(self) -> np.ndarray:
+        """``(batch,)`` height so far over the capacity."""
+        share: np.ndarray = self.state.height / self.state.capacity
+        return share
+
 
 @dataclasses.dataclass(eq=False)
 class PackingMemory(Record):
@@ -266,6 +273,7 @@ class Packing(Problem[PackingOutcome, PackingMemory, NextBuffer]):
     outcome_type = PackingOutcome
     decision_type = NextBuffer
     features = FEATURES
+    traces: ClassVar[Mapping[str, str]] = {"height": "height over the capacity (1 or less fits)"}
 
     def __init__(self, n_max: int = 64, illegal: str = "refuse") -> None:
         if illegal not in ("refuse", "first"):
@@ -354,6 +362,10 @@ class Packing(Problem[PackingOutcome, PackingMemory, NextBuffer]):
             raise AllocgymError(
                 f"action: buffer {int(pick[row])} is placed already, or padding (ask action_masks())"
             )
+
+    def tabulate(self, decision: NextBuffer, names: Sequence[str]) -> dict[str, Any]:
+        """See `Problem.tabulate`."""
+        return {"choice": f"buffer {decision.pick[0]}"}
 
     def describe(self, memory: PackingMemory) -> dict[str, Any]:
         """Numbers for a status line."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,6 +13,7 @@ from allocgym.envs.core.contracts import Decision, Outcome, Problem, Record, nes
 from allocgym.envs.core.errors import AllocgymError, unknown
 from allocgym.envs.memory_mapping import board as boards
 from allocgym.envs.memory_mapping.board import Board, MappingInstance
+from allocgym.envs.memory_mapping.plan import ACTIONS
 from allocgym.envs.memory_mapping.program import PAGES
 
 WINDOW = 16
@@ -48,6 +50,20 @@ class MappingOutcome(Outcome):
     board: Board = nested(Board)
     step: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
 
+    @property
+    def saved(self) -> np.ndarray:
+        """``(batch,)`` percent of the all-slow time saved so far."""
+        percent: np.ndarray = 100 * (1 - self.board.seconds / self.instance.all_slow)
+        return percent
+
+    @property
+    def used(self) -> np.ndarray:
+        """``(batch,)`` percent of fast memory taken, over the ops of the program."""
+        real = (self.instance.base > 0) | (self.instance.comp > 0)
+        share = (np.bitwise_count(self.board.taken) / PAGES * real).sum(1) / real.sum(1)
+        percent: np.ndarray = 100 * share
+        return percent
+
 
 @dataclasses.dataclass(eq=False)
 class MappingMemory(Record):
@@ -83,6 +99,9 @@ class MemoryMapping(Problem[MappingOutcome, MappingMemory, Choice]):
     outcome_type = MappingOutcome
     decision_type = Choice
     features = FEATURES
+    traces: ClassVar[Mapping[str, str]] = {
+        "saved": "time saved so far (% of all-slow)", "used": "fast memory taken (mean %)",
+    }  # fmt: skip
 
     def __init__(
         self, order: bool = False, n_max: int | None = None, illegal: str = "refuse"
@@ -226,6 +245,12 @@ class MemoryMapping(Problem[MappingOutcome, MappingMemory, Choice]):
                 f"action: {int(pick[row])} is not legal in environment {row} "
                 f"(ask action_masks(), or make the environment with illegal='drop')"
             )
+
+    def tabulate(self, decision: Choice, names: Sequence[str]) -> dict[str, Any]:
+        """See `Problem.tabulate`."""
+        return {
+            "choice": f"tensor {decision.pick[0]}" if self.order else ACTIONS[int(decision.pick[0])]
+        }
 
     def describe(self, memory: MappingMemory) -> dict[str, Any]:
         """Numbers for a status line."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -140,6 +141,12 @@ class SelectionOutcome(Outcome):
     cost: np.ndarray
     broken: np.ndarray
 
+    @property
+    def magnitude(self) -> np.ndarray:
+        """``(batch,)`` decimal logarithm of 1 + the cost so far."""
+        logarithm: np.ndarray = np.log10(1 + self.cost)
+        return logarithm
+
 
 @dataclasses.dataclass(eq=False)
 class SelectionMemory(Record):
@@ -170,6 +177,7 @@ class StrategySelection(Problem[SelectionOutcome, SelectionMemory, StrategyChoic
     outcome_type = SelectionOutcome
     decision_type = StrategyChoice
     features = FEATURES
+    traces: ClassVar[Mapping[str, str]] = {"magnitude": "log10 of the cost so far"}
 
     def __init__(self, n_max: int = 48, illegal: str = "refuse") -> None:
         if illegal not in ("refuse", "first"):
@@ -255,6 +263,10 @@ class StrategySelection(Problem[SelectionOutcome, SelectionMemory, StrategyChoic
                 f"action: strategy {int(pick[row])} of node {int(memory.step[row])} is not legal "
                 f"(ask action_masks(), or make the environment with illegal='first')"
             )
+
+    def tabulate(self, decision: StrategyChoice, names: Sequence[str]) -> dict[str, Any]:
+        """See `Problem.tabulate`."""
+        return {"choice": f"strategy {decision.pick[0]}"}
 
     def describe(self, memory: SelectionMemory) -> dict[str, Any]:
         """Numbers for a status line."""

@@ -187,3 +187,14 @@ def test_wrong_arguments_are_told_in_a_sentence(tmp_path):
     env.step(0)
     with pytest.raises(AllocgymError, match="placed already"):
         env.step(0)
+
+
+def test_the_picture_shows_the_return_where_no_shares_are_decided():
+    pytest.importorskip("matplotlib")
+    env = gym.make(ID, n_max=8, illegal="first", render_mode="rgb_array")
+    env.reset(seed=0)
+    for pick in range(4):
+        env.step(pick)
+    picture = env.render()
+    left = picture[:, : picture.shape[1] // 2].astype(int)
+    assert (left[..., 2] > left[..., 0] + 60).any(), "a blue line that begins on the left"
