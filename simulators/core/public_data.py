@@ -58,7 +58,13 @@ CATALOGUE = (
     ),
     Dataset(
         "memory/iopddl", "contest instances B, G, V: strategies per node under a memory limit",
-        "github.com/google/iopddl @ 8a61c43", "Apache-2.0", "memory-mapping: suite strategy",
+        "github.com/google/iopddl @ 8a61c43", "Apache-2.0",
+        "strategy-selection: scenario iopddl, suite strategy",
+    ),
+    Dataset(
+        "memory/minimalloc", "11 packing inputs: lifetimes and sizes of buffers",
+        "github.com/google/minimalloc @ 9f5cf81", "Apache-2.0",
+        "packing: scenario minimalloc, suite packing",
     ),
     Dataset(
         "population/mpl_loss_curves", "18 loss curves of language models, 9 schedules each of 2 sizes",
