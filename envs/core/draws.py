@@ -72,7 +72,7 @@ def _box_muller(dtype: type) -> Any:
     return pair
 
 
-_PAIRS = {dtype: _box_muller(dtype) for dtype in (np.float64, np.float32)}
+_PAIRS: dict[type, Any] = {dtype: _box_muller(dtype) for dtype in (np.float64, np.float32)}
 
 
 @functools.cache
@@ -162,7 +162,7 @@ def short_normals(
     number j is a function of (seed, purpose, index, j), whatever ``count`` is. A fifth of the time of
     `normal`; the largest value is 4.17.
     """
-    out = np.empty((count, state.shape[1]), dtype)
+    out: np.ndarray = np.empty((count, state.shape[1]), dtype)
     _look_up(state, _each(index, state), _quantiles(dtype), out)
     return out
 

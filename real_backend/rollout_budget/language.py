@@ -197,7 +197,7 @@ class Language(World):
         for k, (codes, i) in enumerate(zip(answers.tolist(), which, strict=True)):
             item = self._items[held][i]
             said = [c for c in codes if c not in (-1, self.model.end)]
-            text = self.tokenizer.decode(said, skip_special_tokens=True).strip()
+            text = str(self.tokenizer.decode(said, skip_special_tokens=True)).strip()
             rewards[k] = float(self._score[item.cell](text, item.entry) >= RIGHT)
         return rewards
 
