@@ -375,7 +375,7 @@ class Packer(Agent[PackingOutcome, NextBuffer]):
         """See `Agent.ask`."""
         memory = self.memory
         pick = np.full(len(memory.step), -1)
-        for row in np.flatnonzero(~memory.done):
+        for row in np.flatnonzero(~memory.done).tolist():
             step = int(memory.step[row])
             if step == 0 or row not in self._plans:
                 self._plans[row] = self._plan(row)

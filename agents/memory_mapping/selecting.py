@@ -70,7 +70,9 @@ class Selector(Agent[SelectionOutcome, StrategyChoice]):
         self._rng = np.random.default_rng(self.seed)
 
     def peek(self, backend: Any) -> None:
-        """Search each instance."""
+        """Search each instance (``search`` only)."""
+        if self.name != "search":
+            return
         self._plans = [
             strategies.search(w.problem, self.seconds, self.seed).choice for w in backend.walks
         ]

@@ -140,10 +140,10 @@ class PackingSimulator(Backend[PackingOutcome, NextBuffer]):
         self.instances: list[Buffers | None] = [None] * num_envs
         n = problem.n_max
         self._state = PackingState(
-            *(np.zeros((num_envs, n), np.int64) for _ in range(4)),
-            np.full((num_envs, n), -1, np.int64),
-            *(np.zeros((num_envs, n), np.int64) for _ in range(2)),
-            np.zeros((num_envs, n), bool), *(np.ones(num_envs, np.int64) for _ in range(3)),
+            present=np.zeros((num_envs, n), bool), offset=np.full((num_envs, n), -1, np.int64),
+            **{k: np.zeros((num_envs, n), np.int64)
+               for k in ("lower", "upper", "size", "contention", "top", "near")},
+            **{k: np.ones(num_envs, np.int64) for k in ("capacity", "peak", "height")},
         )  # fmt: skip
         self._stack = np.zeros((num_envs, n), np.int64)
         self._count = np.zeros(num_envs, np.int64)

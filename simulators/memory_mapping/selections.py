@@ -147,7 +147,7 @@ class SelectionSimulator(Backend[SelectionOutcome, StrategyChoice]):
         return self._bank[int(drawn * len(self._bank))]
 
     def _reset(self, seeds: np.ndarray, where: np.ndarray) -> SelectionOutcome:
-        old = self.walks or [None] * len(seeds)
+        old: list[Any] = list(self.walks) or [None] * len(seeds)
         self.walks = [
             Walk(self._draw(int(seed))) if fresh or walk is None else walk
             for seed, fresh, walk in zip(seeds, where, old, strict=True)
