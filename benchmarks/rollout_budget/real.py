@@ -15,6 +15,7 @@ from allocgym.benchmarks.core.main import Options
 from allocgym.benchmarks.core.suite import Figure, console, finish, run_cells, show
 from allocgym.benchmarks.rollout_budget import cells, curves
 from allocgym.benchmarks.rollout_budget.own_runs import folder_of
+from allocgym.envs.core.errors import unknown
 
 REGIMES = ("hard-tail", "mixed-cost", "easy")
 PLAIN = ("uniform", "anti", "posterior-greedy", "knapsack-published", "sequential", "uniform-16")
@@ -145,6 +146,8 @@ def suite(options: Options) -> int:
     results: dict[str, Any] = {}
     cpu = 0.0
     for regime in options.cases or REGIMES:
+        if regime not in REGIMES:
+            raise unknown("cases", regime, REGIMES)
         names = list(options.agents or [*PLAIN, LEARNED])
         if "uniform" not in names:
             names.insert(0, "uniform")
