@@ -175,8 +175,9 @@ def suite(options: Options) -> int:
         columns,
         rows,
     )
+    worked = f"{len(cells)} cells, {sum(r['seconds'] for r in found):.0f} s of CPU"
     figures = [
-        Figure("plans that are not valid", invalid, "0", invalid == 0, detail=f"{len(cells)} cells, {sum(r['seconds'] for r in found):.0f} s of CPU"),
+        Figure("plans that are not valid", invalid, "0", invalid == 0, detail=worked),
         Figure("plans above the bound", above, "0", above == 0),
         Figure("spread in the controls", level, "<= 1e-6", level <= 1e-6,
                detail="every rule and search that keeps what it can, compute-bound and ample"),
