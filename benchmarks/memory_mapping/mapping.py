@@ -208,11 +208,11 @@ def suite(options: Options) -> int:
     for budget in BUDGETS[:2]:
         ours, theirs = mean.get(("learned+climb", budget)), mean.get(("order-climb", budget))
         if ours and theirs and open_ones:
-            d = np.array([ours[i] - theirs[i] for i in open_ones])
-            won, lost = int((d > 1e-4).sum()), int((d < -1e-4).sum())
+            gain = np.array([ours[i] - theirs[i] for i in open_ones])
+            ahead, behind = int((gain > 1e-4).sum()), int((gain < -1e-4).sum())
             figures.append(Figure(
-                f"where the bound leaves more than a point, ahead at {budget:g} s", won,
-                f"all {len(d)}", won == len(d), "aim", f"{won}/{len(d) - won - lost}/{lost}",
+                f"where the bound leaves more than a point, ahead at {budget:g} s", ahead,
+                f"all {len(gain)}", ahead == len(gain), "aim", f"{ahead}/{len(gain) - ahead - behind}/{behind}",
             ))  # fmt: skip
     results = {
         "table": {"columns": columns, "rows": rows},
