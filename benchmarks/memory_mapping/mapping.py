@@ -212,7 +212,8 @@ def suite(options: Options) -> int:
             ahead, behind = int((gain > 1e-4).sum()), int((gain < -1e-4).sum())
             figures.append(Figure(
                 f"where the bound leaves more than a point, ahead at {budget:g} s", ahead,
-                f"all {len(gain)}", ahead == len(gain), "aim", f"{ahead}/{len(gain) - ahead - behind}/{behind}",
+                f"all {len(gain)}", ahead == len(gain), "aim",
+                f"{ahead}/{len(gain) - ahead - behind}/{behind}",
             ))  # fmt: skip
     results = {
         "table": {"columns": columns, "rows": rows},
