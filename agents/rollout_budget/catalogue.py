@@ -40,9 +40,11 @@ RULES: dict[str, Callable[[], Rule]] = {
     "random": rules.Random,
     "anti": rules.Anti,
 }
+SEARCHING: dict[str, Callable[[], Rule]] = {"coverage": rules.Coverage}
+"""Rules for search at a fixed cost."""
 LOOKING: dict[str, Callable[[], Rule]] = {"gain-rl": pub.GainRL}
 """Rules that look into the model they train: on the real back end only."""
-ORACLES = ("oracle", "oracle per token")
+ORACLES = ("oracle", "oracle per token", "oracle coverage")
 PRETRAINED = Path(__file__).parent / "pretrained"
 
 
@@ -50,6 +52,7 @@ def names() -> list[str]:
     """Names `make` understands, besides paths of agent files."""
     return [
         *RULES,
+        *SEARCHING,
         *LOOKING,
         *ORACLES,
         *sorted(f"learned:{p.stem}" for p in PRETRAINED.glob("*.zip")),
@@ -65,8 +68,9 @@ def make_rule(name: str | Path) -> Rule:
     text = str(name)
     if text in RULES:
         return RULES[text]()
-    if text in LOOKING:
-        return LOOKING[text]()
+    for special in (SEARCHING, LOOKING):
+        if text in special:
+            return special[text]()
     path = _path(text)
     if path is None:
         raise unknown("agent", text, names())
@@ -98,8 +102,10 @@ def make(name: str | Path, problem: RolloutBudget) -> Agent[Any, Any]:
     """
     text = str(name)
     if text in ORACLES:
-        from allocgym.agents.rollout_budget.oracle import Oracle
+        from allocgym.agents.rollout_budget.oracle import CoverageOracle, Oracle
 
+        if text == "oracle coverage":
+            return CoverageOracle(problem)
         return Oracle(problem, cost_aware=text != "oracle")
     path = _path(text)
     if path is not None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 
 from allocgym.agents.core.agent import Agent
+from allocgym.agents.rollout_budget.agent import RuleAgent
+from allocgym.agents.rollout_budget.rules import Coverage
+from allocgym.agents.rollout_budget.view import View
 from allocgym.envs.core.contracts import Shares
 from allocgym.envs.rollout_budget import algebra
 from allocgym.envs.rollout_budget.problem import RolloutBudget
@@ -103,3 +107,25 @@ class Oracle(Agent[RolloutOutcome, Shares]):
         by = np.stack([(slope * (law.family == f)).sum(0) for f in range(law.families)], 1)
         own = np.take_along_axis(by, family, 1) * law.own[:, None] * law.families
         return np.asarray((1 - law.own)[:, None] * whole[:, None] + own)
+
+
+class CoverageOracle(RuleAgent):
+    """Best of n with every prompt's true rate known: no split made at once solves more on average."""
+
+    clairvoyant = True
+    SURE = 1e9
+    """Pseudo-rollouts behind what it knows."""
+
+    def __init__(self, problem: RolloutBudget) -> None:
+        super().__init__(problem, Coverage())
+        self.name = "oracle coverage"
+        self._backend: Any = None
+
+    def peek(self, backend: Any) -> None:
+        """Keep the simulator, to read its true rates."""
+        self._backend = backend
+
+    def view(self) -> View:
+        """What `Coverage` sees, with certainty in place of beliefs."""
+        p = np.ascontiguousarray(self._backend.true_rates())
+        return dataclasses.replace(super().view(), a=p * self.SURE, b=(1 - p) * self.SURE)

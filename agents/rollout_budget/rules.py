@@ -189,6 +189,25 @@ class PosteriorGreedy(Rule):
         return by_gains(view, gains)
 
 
+class Coverage(Rule):
+    """Most prompts solved at least once (search): ``E[p (1 - p)^n]`` for attempt n + 1, exactly.
+
+    Under the Beta belief that expectation is ``B(a + 1, b + n) / B(a, b)``. A prompt that is solved
+    gets nothing more.
+    """
+
+    name = "coverage"
+
+    def units(self, view: View) -> np.ndarray:
+        """See `Rule.units`."""
+        a, b = np.asarray(view.a, float)[..., None], np.asarray(view.b, float)[..., None]
+        n = np.arange(int(view.high.max()) + int(view.tried.max()))
+        factors = (b + n[:-1]) / (a + b + n[:-1] + 1)
+        gains = a / (a + b) * np.concatenate([np.ones_like(a), np.cumprod(factors, -1)], -1)
+        open_ = (view.prompts > 1) | (view.right <= 0)
+        return by_gains(view, gains * (open_ + TINY)[..., None], floor=0)
+
+
 class Neyman(Rule):
     """VIP for RLOO in closed form, ``n = 1 + (C - M) s_i / sum s`` with ``s = sqrt(p (1-p))``."""
 

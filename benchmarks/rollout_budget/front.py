@@ -21,6 +21,9 @@ SUITES = {
     "real": Suite(
         f"{_HOME}.real:suite", "paired GRPO runs on this machine (about 90 min on two cores)", 10, 2
     ),
+    "search": Suite(
+        f"{_HOME}.search:suite", "prompts solved at a fixed number of rollouts (about 3 min)", 100, 20
+    ),
     "algebra": Suite(f"{_HOME}.algebra:suite", "exactness and conservation (about 1 min)"),
     "speed": Suite(f"{_HOME}.speed:suite", "steps and rollouts per CPU-second (about 1 min)"),
 }  # fmt: skip

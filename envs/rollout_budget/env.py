@@ -47,7 +47,8 @@ class RolloutBudgetEnv(AllocationEnv):
     - `scenario`: `"qwen1.5b-dsr"` (default), `"hard-tail"`, `"hetero-cost"`, `"prereq"`, `"tiny"`,
       `"homogeneous"` (the control); fields can be overridden by keyword. Variants: `rounds=4` (ask
       again after each round), `max_tokens=..., length_decay=...` (a budget in tokens with a length
-      schedule), `three_way=True` (0 units: skip, 1: train on the demonstration, more: RL).
+      schedule), `three_way=True` (0 units: skip, 1: train on the demonstration, more: RL),
+      `search="best-of-n"` or `"tree"` (nothing is trained: the share of prompts solved).
     - `backend`: `"simpy"` (default), `"twin"` or `"real"`.
     - `mode`, `n_max` (rows; default 10).
 

@@ -14,7 +14,7 @@ from allocgym.envs.core.contracts import Backend, Shares, Spec
 from allocgym.envs.core.errors import AllocgymError, unknown
 from allocgym.envs.rollout_budget.problem import RolloutBudget
 from allocgym.envs.rollout_budget.records import FAMILIES, RolloutOutcome
-from allocgym.simulators.rollout_budget import costs, law, scenarios
+from allocgym.simulators.rollout_budget import costs, law, scenarios, search
 
 ENGINES = ("simpy", "twin")
 GRANULARITIES = ("bins", "prompts")
@@ -174,13 +174,16 @@ class RolloutSimulator(Backend[RolloutOutcome, Shares]):
             "bins": draws.lane_stream(seeds, "bins", 2 * n),
             "failure": draws.stream(seeds, "failure"),
         }
+        if self.scenario.search == "tree":
+            streams["tree"] = draws.stream(seeds, "tree", self.items * self.scenario.depth)
         real = self.dtype
         zero, none = np.zeros((n, batch), real), np.zeros(batch, real)
         blank: dict[str, Any] = {
             "shared": none, "own": np.zeros((self.scenario.families, batch), real),
             "tried": zero, "right": zero, "mixed": zero, "tokens": zero,
             "step": np.zeros(batch, np.int64), "round": np.zeros(batch, np.int64),
-            "ratios": np.zeros((2, batch), real), "sums": np.zeros((3, batch)),
+            "ratios": np.zeros((2, batch), real), "found": np.zeros((2, batch), real),
+            "sums": np.zeros((3, batch)),
         }  # fmt: skip
         if where.all() or self._sampled is None:
             self._sampled, self._streams = fresh, streams
@@ -243,11 +246,13 @@ class RolloutSimulator(Backend[RolloutOutcome, Shares]):
         )
         tried, right = self._tried + units, self._right + right
         prompts = self._take(self.sampled.prompts)
-        if not self.bins:
+        if made.search:
+            mixed, right = self._solve(seen, tried, right, prompts)
+        elif not self.bins:
             mixed = ((right > 0) & (right < tried)).astype(self.dtype)
         inst = self.sampled.instance
         last = self._round + 1 >= inst.rounds
-        update = total(self._tokens + tokens) * last
+        update = total(self._tokens + tokens) * (last & (not made.search))
         index = self._step * made.rounds + self._round
         fresh = tokens
         tokens = self._tokens + tokens
@@ -267,10 +272,13 @@ class RolloutSimulator(Backend[RolloutOutcome, Shares]):
             return self._report()
         share = mixed / np.maximum(prompts, 1)
         by_family = self._by_family
-        self._shared, self._own = law.advance(
-            true, self._shared, self._own, by_family,
-            self._take(true.family), tried, right, share, prompts, made.three_way,
-        )  # fmt: skip
+        if made.search:
+            self._found = self._found + np.stack([total(mixed), total(prompts)])
+        else:
+            self._shared, self._own = law.advance(
+                true, self._shared, self._own, by_family,
+                self._take(true.family), tried, right, share, prompts, made.three_way,
+            )  # fmt: skip
         asked = np.maximum(total(prompts * (tried > 0)), 1)
         self._ratios = np.stack(
             [total(mixed) / asked, total(tried * share) / np.maximum(total(tried), 1)]
@@ -285,6 +293,21 @@ class RolloutSimulator(Backend[RolloutOutcome, Shares]):
         self._tried, self._right = np.zeros_like(tried), np.zeros_like(right)
         self._mixed, self._tokens = np.zeros_like(mixed), np.zeros_like(tokens)
         return outcome
+
+    def _solve(
+        self, p: np.ndarray, tried: np.ndarray, right: np.ndarray, prompts: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Prompts solved in this update so far, and successes of attempts that say so."""
+        made = self.scenario
+        if self.bins:
+            chance = search.solved(made.search, p, tried / np.maximum(prompts, 1), made.depth)
+            return chance.astype(self.dtype) * prompts, right
+        if made.search == "best-of-n":
+            return (right > 0).astype(self.dtype), right
+        rows = self._ids[None] + np.arange(made.depth)[:, None, None] * self.items
+        u = draws.uniform(self._streams["tree"][rows, np.arange(self._batch)], self._step)
+        done, alike = search.climb(p, tried, u)
+        return done.astype(self.dtype), alike.astype(self.dtype)
 
     def _sample_prompts(
         self, units: np.ndarray, p: np.ndarray, mean: np.ndarray
@@ -345,6 +368,8 @@ class RolloutSimulator(Backend[RolloutOutcome, Shares]):
         error = draws.short_normals(self._streams["evaluation"], self._step, count, self.dtype)
         every = made.evaluation
         measured = overall + error[0] * np.sqrt(overall * (1 - overall) / every)
+        if made.search:
+            measured = overall = self._found[0] / np.maximum(self._found[1], 1)
         families = np.zeros((FAMILIES, batch), self.dtype)
         k = made.families
         families[:k] = by_family + error[1 : k + 1] * np.sqrt(
@@ -379,9 +404,11 @@ class RolloutSimulator(Backend[RolloutOutcome, Shares]):
     _own: np.ndarray
     _ratios: np.ndarray
     _failed: np.ndarray
+    _found: np.ndarray
     changing = (
         "_shared", "_own", "_tried", "_right", "_mixed", "_tokens", "_step",
-        "_round", "_ratios", "_sums", "_seconds", "_spent", "_failed", "_ids", "_last", "_rates",
+        "_round", "_ratios", "_found", "_sums", "_seconds", "_spent", "_failed", "_ids", "_last",
+        "_rates",
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from scipy import special
 from allocgym.envs.core import draws
 from allocgym.envs.core.errors import AllocgymError, unknown
 from allocgym.envs.rollout_budget.records import CATEGORIES, FAMILIES, RolloutInstance
+from allocgym.simulators.rollout_budget import search
 from allocgym.simulators.rollout_budget.costs import CostModel
 from allocgym.simulators.rollout_budget.law import Law
 
@@ -73,6 +74,10 @@ class Scenario:
         length_every: see ``length_decay``.
         three_way: a prompt with exactly one unit is trained on its demonstration, one with none
             is skipped, one with more is trained by rollouts.
+        search: ``""`` (rollouts train the model), or rollouts are attempts to solve the prompts of an
+            update and the score is the share solved so far: ``"best-of-n"`` or ``"tree"`` (see
+            `search`).
+        depth: steps of an attempt in a tree search.
         evaluation: held-out rollouts behind a measured accuracy.
         prior_strength: pseudo-rollouts of the belief before any (1e6: prompts are known alike).
         cells: fit behind the pool ``"cells"``: a name, or the path of a JSON file.
@@ -110,6 +115,8 @@ class Scenario:
     length_decay: float = 1.0
     length_every: int = 10
     three_way: bool = False
+    search: str = ""
+    depth: int = 4
     evaluation: int = 2000
     prior_strength: float = 1.25
     cells: str = "tiny"
@@ -117,6 +124,10 @@ class Scenario:
     def __post_init__(self) -> None:
         if self.pool not in POOLS:
             raise unknown("pool", self.pool, POOLS)
+        if self.search not in ("", *search.KINDS):
+            raise unknown("search", self.search, ("", *search.KINDS))
+        if self.search and self.three_way:
+            raise AllocgymError("search, three_way: one of the two expected, given both")
         if self.loss_weight not in ("rollout", "prompt"):
             raise unknown("loss_weight", self.loss_weight, ("rollout", "prompt"))
         if self.model not in ("1.5B", "7B"):
@@ -124,7 +135,7 @@ class Scenario:
         if not 1 <= self.families <= FAMILIES:
             raise AllocgymError(f"families: 1 to {FAMILIES} expected, given {self.families}")
         whole = ("levels", "rows", "epoch", "budget", "high", "multiple", "horizon", "rounds")
-        for name in (*whole, "length_every", "evaluation"):
+        for name in (*whole, "depth", "length_every", "evaluation"):
             if getattr(self, name) < 1:
                 raise AllocgymError(
                     f"{name}: an integer >= 1 expected, given {getattr(self, name)}"

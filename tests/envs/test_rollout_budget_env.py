@@ -219,3 +219,62 @@ def test_three_ways_skip_rollouts_or_demonstration():
     start = plain.reset(np.array([0])).heldout[0]
     alone = plain.spend(Shares(np.ones((1, 8), np.int64))).heldout[0] - start
     assert alone == 0 and gains["demonstrations"] > 0 and gains["rollouts"] > 0
+
+
+def test_a_tree_search_is_what_its_formula_says():
+    """20,000 searches against P(Binomial(n depth, p^(1/depth)) >= depth), and best of n by hand."""
+    from scipy.stats import binom
+
+    from allocgym.simulators.rollout_budget import search
+
+    p, n = np.array([0.05, 0.2, 0.6])[:, None], np.array([2.0, 3.0, 1.0])[:, None]
+    u = np.random.default_rng(0).random((4, 3, 20_000))
+    done, alike = search.climb(p, n, u)
+    exact = binom.sf(3, n * 4, p**0.25)
+    np.testing.assert_allclose(search.solved("tree", p, n, 4), exact, rtol=1e-9)
+    np.testing.assert_allclose(done.mean(1), exact[:, 0], atol=0.012)
+    # What it says of p is too much where searches are short, but in order.
+    said = alike.mean(1) / n[:, 0]
+    assert (np.diff(said) > 0).all() and (said > p[:, 0]).all() and (said < p[:, 0] + 0.15).all()
+    np.testing.assert_allclose(search.solved("best-of-n", p, n, 4), 1 - (1 - p) ** n)
+
+
+@pytest.mark.parametrize("kind", ["best-of-n", "tree"])
+@pytest.mark.parametrize("mode", ["bins", "per_prompt"])
+def test_search_counts_prompts_solved_and_teaches_nothing(kind, mode):
+    problem = make_problem("rollout-budget", n_max=10 if mode == "bins" else 16, mode=mode)
+    backend = make_backend(problem, "twin", num_envs=8, horizon=4, search=kind)
+    outcome = backend.reset(np.arange(8))
+    rates = backend._rates.copy()
+    memory = problem.begin(outcome)
+    solved = offered = 0
+    while not outcome.done.all():
+        action = np.zeros((8, *problem.action_space.shape), np.float32)
+        offered = offered + outcome.prompts.sum(1)
+        outcome = backend.spend(problem.decode(action, memory))
+        memory = problem.update(memory, outcome)
+        solved = solved + outcome.mixed.sum(1)
+    np.testing.assert_allclose(outcome.heldout, solved / offered, rtol=1e-12)
+    np.testing.assert_array_equal(backend._rates, rates)
+    assert (0 < outcome.heldout).all() and (outcome.heldout <= 1).all()
+
+
+def test_coverage_is_the_best_split_of_known_rates():
+    """Against all splits of six attempts over three prompts."""
+    import itertools
+
+    from allocgym.agents.rollout_budget.rules import Coverage
+
+    p = np.array([0.1, 0.3, 0.7])
+    best = max(
+        (n for n in itertools.product(range(7), repeat=3) if sum(n) == 6),
+        key=lambda n: (1 - (1 - p) ** np.array(n)).sum(),
+    )
+    from types import SimpleNamespace
+
+    one = np.ones((1, 3))
+    view = SimpleNamespace(
+        a=p[None] * 1e9, b=(1 - p[None]) * 1e9, prompts=one, tried=0 * one, right=0 * one,
+        low=np.zeros((1, 3), int), high=np.full((1, 3), 6), budget=np.array([6]), multiple=1,
+    )  # fmt: skip
+    assert Coverage().units(view)[0].tolist() == list(best)
