@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch._functorch import config
 
+from allocgym.agents.memory_mapping.plans import choose_saved
 from allocgym.real_backend.memory_mapping.compiled import PriorityKnapsack
 from allocgym.real_backend.memory_mapping.executor import Model
 
@@ -79,7 +80,12 @@ def main() -> None:
         f"{'budget':>6} {'solver':>10} {'saved MB':>9} {'ms/step':>8} {'compile s':>9} {'loss':>8}"
     )
     for budget in BUDGETS:
-        for name, solver in (("torch dp", "dp"), ("ours", PriorityKnapsack())):
+        learned = PriorityKnapsack(choose=choose_saved, offload="recompute")
+        for name, solver in (
+            ("torch dp", "dp"),
+            ("ours", PriorityKnapsack()),
+            ("learned", learned),
+        ):
             r = run(solver, budget, given.backend, given.steps, given.layers)
             print(
                 f"{budget:6.1f} {name:>10} {r['bytes'] / 1e6:9.2f} {1e3 * r['seconds']:8.1f} "

@@ -108,6 +108,40 @@ def learned(profile: Profile, policy: Any = None) -> np.ndarray:
     return action[0]
 
 
+def choose_saved(
+    memory: list[float], times: list[float], allowed: float, policy: Any = None
+) -> tuple[list[int], list[int]]:
+    """Decide for ``torch.compile``'s partitioner as for a training step (default: the shipped policy).
+
+    The partitioner's items become groups that hold nothing once recomputed and cannot be moved
+    anywhere in useful time; its limit on the sum of what is saved becomes the budget.
+
+    Args:
+        memory: share of each item in what could be saved.
+        times: seconds to recompute each.
+        allowed: largest sum of shares saved.
+        policy: of activation plans.
+
+    Returns:
+        Indices to save and to offload, for ``PriorityKnapsack(choose=...)``.
+    """
+    n = len(memory)
+    if not n:
+        return [], []
+    size, seconds = 1e9 * np.array([memory]), np.array([times])
+    nothing, one = np.zeros((1, n)), np.ones(1)
+    action = learned(
+        Profile(
+            size=size, left_recompute=nothing, left_offload=size,
+            work=np.stack([size, nothing, size], -1), forward=seconds, backward=2 * seconds,
+            recompute=seconds, base=0 * one, head=0 * one, rate=one, overlap=one < 0,
+            budget=1e9 * allowed * one, present=np.ones((1, n), bool),
+        ),
+        policy,
+    )  # fmt: skip
+    return np.flatnonzero(action == KEEP).tolist(), np.flatnonzero(action == OFFLOAD).tolist()
+
+
 def best_of(profile: Profile) -> np.ndarray:
     """The better of the trained policy and the rules that keep the budget: never worse than those."""
     found = [

@@ -125,3 +125,14 @@ def test_selective_checkpointing_and_plan_files(tmp_path):
     assert compiled.load(tmp_path / "p.json") == [0, 1, 2]
     with pytest.raises(AllocgymError, match="plan"):
         compiled.load(tmp_path / "none.json")
+
+
+def test_the_trained_policy_chooses_for_the_compiler():
+    from allocgym.agents.memory_mapping.plans import choose_saved
+
+    memory = [0.1, 0.2, 0.3, 0.4]
+    saved, offloaded = choose_saved(memory, [0.4, 0.1, 0.3, 0.2], 0.5)
+    assert sorted({*saved, *offloaded}) == sorted([*saved, *offloaded])
+    assert sum(memory[i] for i in saved) <= 0.5 + 1e-9
+    solver = compiled.PriorityKnapsack(choose=choose_saved, offload="recompute")
+    assert choose_saved([], [], 0.5) == ([], []) and solver.uuid() is None
