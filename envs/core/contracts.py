@@ -352,13 +352,13 @@ class Backend(ABC, Generic[O, D]):
         if "state" not in self.spec.capabilities:
             raise AllocgymError(f"{self.spec.backend}: the state of this back end cannot be kept")
         kept = {name: copy.deepcopy(getattr(self, name)) for name in self.changing}
-        return kept | {"outcome": self.outcome, "ledger": self.ledger.to_json()}
+        return kept | {"outcome": self.outcome.map(np.copy), "ledger": self.ledger.to_json()}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go back to a state of the same episodes."""
         for name in self.changing:
             setattr(self, name, copy.deepcopy(state[name]))
-        self._outcome = state["outcome"]
+        self._outcome = state["outcome"].map(np.copy)
         self.ledger.load(state["ledger"])
 
     def checkpoint(self, path: Path) -> None:

@@ -116,6 +116,8 @@ class MappingSimulator(Backend[MappingOutcome, Choice]):
         overrides: fields of the scenario.
     """
 
+    changing = ("chosen", "_total")
+
     def __init__(
         self,
         problem: MemoryMapping,
@@ -185,21 +187,6 @@ class MappingSimulator(Backend[MappingOutcome, Choice]):
 
     def _budget(self) -> np.ndarray:
         return self._total.astype(np.int64)
-
-    def get_state(self) -> dict[str, Any]:
-        """The running episodes: enough to go on from."""
-        return {
-            "chosen": self.chosen.copy(), "outcome": self.outcome.map(np.copy),
-            "ledger": self.ledger.to_json(),
-        }  # fmt: skip
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from `get_state`."""
-        self.chosen = state["chosen"].copy()
-        self._outcome = state["outcome"].map(np.copy)
-        inst = self.outcome.instance
-        self._total = inst.tensors if self.order else inst.count
-        self.ledger.load(state["ledger"])
 
 
 def simpy_backend(problem: MemoryMapping, **arguments: Any) -> MappingSimulator:

@@ -106,6 +106,8 @@ class PackingSimulator(Backend[PackingOutcome, NextBuffer]):
         file, capacity: an instance of one's own (scenario ``"file"``).
     """
 
+    changing = ("instances", "_stack")
+
     def __init__(
         self, problem: Packing, scenario: str = "tight", num_envs: int = 1,
         buffers: int | None = None, file: str | None = None, capacity: int | None = None,
@@ -194,17 +196,7 @@ class PackingSimulator(Backend[PackingOutcome, NextBuffer]):
         total: np.ndarray = self._state.present.sum(1)
         return total.astype(np.int64)
 
-    def get_state(self) -> dict[str, Any]:
-        """The running episodes: enough to go on from."""
-        return {
-            "instances": list(self.instances), "outcome": self.outcome.map(np.copy),
-            "stack": self._stack.copy(), "ledger": self.ledger.to_json(),
-        }  # fmt: skip
-
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from `get_state`."""
-        self.instances = list(state["instances"])
-        self._outcome = state["outcome"].map(np.copy)
-        self._state = self.outcome.state
-        self._stack, self._count = state["stack"].copy(), self.outcome.step.copy()
-        self.ledger.load(state["ledger"])
+        """See `Backend.set_state`; the board is the one the outcome shows."""
+        super().set_state(state)
+        self._state, self._count = self.outcome.state, self.outcome.step.copy()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import gzip
 import json
@@ -111,6 +110,8 @@ class SelectionSimulator(Backend[SelectionOutcome, StrategyChoice]):
         instance: one of the contest's instances instead of a draw (scenario ``"iopddl"``).
     """
 
+    changing = ("walks",)
+
     def __init__(
         self, problem: StrategySelection, scenario: str = "train", num_envs: int = 1,
         instance: str | None = None,
@@ -186,16 +187,3 @@ class SelectionSimulator(Backend[SelectionOutcome, StrategyChoice]):
 
     def _budget(self) -> np.ndarray:
         return np.array([len(w.choice) for w in self.walks], np.int64)
-
-    def get_state(self) -> dict[str, Any]:
-        """The running episodes: enough to go on from."""
-        return {
-            "walks": copy.deepcopy(self.walks), "outcome": self.outcome.map(np.copy),
-            "ledger": self.ledger.to_json(),
-        }  # fmt: skip
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from `get_state`."""
-        self.walks = copy.deepcopy(state["walks"])
-        self._outcome = state["outcome"].map(np.copy)
-        self.ledger.load(state["ledger"])
