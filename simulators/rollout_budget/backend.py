@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from allocgym.envs.core import draws
 from allocgym.envs.core.arrays import columns, total
 from allocgym.envs.core.contracts import Backend, Shares, Spec
 from allocgym.envs.core.errors import AllocgymError, unknown
+from allocgym.envs.core.kernels import kernel
 from allocgym.envs.rollout_budget.problem import RolloutBudget
 from allocgym.envs.rollout_budget.records import FAMILIES, RolloutOutcome
 from allocgym.simulators.rollout_budget import costs, law, scenarios, search
@@ -335,27 +337,21 @@ class RolloutSimulator(Backend[RolloutOutcome, Shares]):
         """Draw a bin's successes (normal approximation, rounded); mixed groups in the mean."""
         index = self._step * 64 + self._round
         drawn = draws.short_normals(self._streams["bins"], index, 2 * len(units), self.dtype)
-        first, second = drawn[: len(units)], drawn[len(units) :]
-        p = np.minimum(np.maximum(p, 1e-7), 1 - 1e-7)
-        q = 1 - p
-        right = units * p
-        first *= np.sqrt(right * q)
-        right += first
-        np.rint(right, out=right)
-        right = np.minimum(np.maximum(right, 0), units)
-        prompts = self.sampled.prompts
-        size = (self._tried + units) / np.maximum(prompts, 1)
-        # 1 - p^n - q^n, by exponentials: several times faster than powers.
-        chance = 1 - np.exp(size * np.log(p))
-        chance -= np.exp(size * np.log(q))
-        chance = np.maximum(chance, 0)
-        chance *= prompts
-        return right, chance, self._row_tokens(units, mean, second)
+        right, chance, tokens = (np.empty_like(units) for _ in range(3))
+        _draw_bins(
+            units, p.astype(self.dtype, copy=False), mean.astype(self.dtype, copy=False), drawn,
+            self._tried, self.sampled.prompts, self._length_spread, right, chance, tokens,
+        )  # fmt: skip
+        return right, chance, tokens
+
+    @property
+    def _length_spread(self) -> Any:
+        """Standard deviation of a rollout's length over its mean."""
+        return self.dtype(np.sqrt(np.expm1(self.cost.spread**2)))
 
     def _row_tokens(self, units: np.ndarray, mean: np.ndarray, noise: np.ndarray) -> np.ndarray:
         """Tokens of each row: mean plus the noise of a sum of log-normal lengths, whole."""
-        spread = self.dtype(np.sqrt(np.expm1(self.cost.spread**2)))
-        tokens = mean * (units + spread * np.sqrt(units) * noise)
+        tokens = mean * (units + self._length_spread * np.sqrt(units) * noise)
         np.rint(tokens, out=tokens)
         return np.asarray(np.maximum(tokens, units, out=tokens))
 
@@ -410,6 +406,30 @@ class RolloutSimulator(Backend[RolloutOutcome, Shares]):
         "_round", "_ratios", "_found", "_sums", "_seconds", "_spent", "_failed", "_ids", "_last",
         "_rates",
     )  # fmt: skip
+
+
+@kernel
+def _draw_bins(
+    units: np.ndarray, p: np.ndarray, mean: np.ndarray, drawn: np.ndarray, tried: np.ndarray,
+    prompts: np.ndarray, spread: float, right: np.ndarray, mixed: np.ndarray, tokens: np.ndarray,
+) -> None:  # fmt: skip
+    n, batch = units.shape
+    number = units.dtype.type
+    least, one = number(1e-7), number(1)
+    for j in range(n):
+        for i in range(batch):
+            tries = units[j, i]
+            rate = min(max(p[j, i], least), one - least)
+            miss = one - rate
+            sd = math.sqrt(tries * rate * miss)
+            hits = np.rint(tries * rate + sd * drawn[j, i])
+            right[j, i] = min(max(hits, number(0)), tries)
+            size = (tried[j, i] + tries) / max(prompts[j, i], one)
+            # 1 - p^n - q^n, by exponentials: faster than powers.
+            chance = one - math.exp(size * math.log(rate)) - math.exp(size * math.log(miss))
+            mixed[j, i] = max(chance, number(0)) * prompts[j, i]
+            length = mean[j, i] * (tries + spread * math.sqrt(tries) * drawn[n + j, i])
+            tokens[j, i] = max(np.rint(length), tries)
 
 
 def simpy_backend(problem: RolloutBudget, **arguments: Any) -> RolloutSimulator:
