@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,6 +12,7 @@ from allocgym.envs.core import budget
 from allocgym.envs.core.arrays import columns, total
 from allocgym.envs.core.contracts import Problem, Shares
 from allocgym.envs.core.errors import AllocgymError, unknown
+from allocgym.envs.core.kernels import kernel
 from allocgym.envs.rollout_budget import beliefs
 from allocgym.envs.rollout_budget.records import CATEGORIES, RolloutMemory, RolloutOutcome
 
@@ -27,6 +29,46 @@ MODES = ("bins", "index", "per_prompt")
 BOUND = 10.0
 EXPONENT = 3.0
 """Reach of an exponent of the index action."""
+
+
+@kernel
+def _write_rows(
+    mean: np.ndarray, sd: np.ndarray, cost: np.ndarray, seen: np.ndarray, mixed: np.ndarray,
+    variance: np.ndarray, visits: np.ndarray, family: np.ndarray, by_family: np.ndarray,
+    accuracy: np.ndarray, step: np.ndarray, prompts: np.ndarray, tried: np.ndarray,
+    right: np.ndarray, group: np.ndarray, turn: np.ndarray, out: np.ndarray,
+) -> None:  # fmt: skip
+    """Fill ``(features, n, batch)``, in the order of `ROW_FEATURES`; padding is 0."""
+    n, batch = mean.shape
+    number = mean.dtype.type
+    top, half = number(BOUND), number(0.5)
+    offered = np.zeros(batch)
+    for j in range(n):
+        for i in range(batch):
+            offered[i] += prompts[j, i]
+    for j in range(n):
+        for i in range(batch):
+            if prompts[j, i] <= 0:
+                for k in range(len(out)):
+                    out[k, j, i] = 0
+                continue
+            known = by_family[i, family[j, i]]
+            out[0, j, i] = mean[j, i]
+            out[1, j, i] = sd[j, i] * 4
+            out[2, j, i] = min(max(math.log(cost[j, i]), -top), top)
+            out[3, j, i] = min(max((step[i] - seen[j, i]) * number(0.1), -top), top)
+            out[4, j, i] = mixed[j, i]
+            out[5, j, i] = 2 * math.sqrt(variance[j, i])
+            out[6, j, i] = known
+            out[7, j, i] = known - accuracy[i]
+            out[8, j, i] = 0
+            out[9, j, i] = 0
+            if turn[i] > 0:
+                even = group[i] * max(prompts[j, i], 1)
+                out[8, j, i] = min(tried[j, i] / even, top)
+                out[9, j, i] = right[j, i] / max(tried[j, i], 1)
+            out[10, j, i] = min(half * math.log(visits[j, i] + number(1)), top)
+            out[11, j, i] = min(prompts[j, i] / max(offered[i], 1) * n, top)
 
 
 class RolloutBudget(Problem[RolloutOutcome, RolloutMemory, Shares]):
@@ -188,37 +230,15 @@ class RolloutBudget(Problem[RolloutOutcome, RolloutMemory, Shares]):
         inst = memory.instance
         rows = self.rows(memory)
         n, batch = memory.ids.shape[1], len(memory.step)
-        fam = columns(
-            np.take_along_axis(columns(memory.family_accuracy), columns(rows["family"]), 0)
-        )
         accuracy = memory.accuracy
-        single = memory.accuracy.dtype
-        stale = (memory.step[:, None].astype(single) - rows["seen"]) * 0.1
         block = np.empty((len(ROW_FEATURES), n, batch), np.float32)
-        m = columns(memory.prompts)
-        prompts = m / np.maximum(m.sum(0), 1) * n
-        parts = (
-            rows["mean"], rows["sd"] * 4, np.log(rows["cost"]), stale, rows["mixed"],
-            2 * np.sqrt(rows["variance"]), fam, fam - accuracy[:, None],
+        _write_rows(
+            *(columns(rows[k]) for k in ("mean", "sd", "cost", "seen", "mixed", "variance", "visits")),
+            columns(rows["family"]), memory.family_accuracy, accuracy, memory.step,
+            columns(memory.prompts), columns(memory.tried), columns(memory.right), inst.group,
+            memory.round, block,
         )  # fmt: skip
-        for k, part in enumerate(parts):
-            block[k] = columns(part)
-        block[8:10] = 0
-        if memory.round.any():
-            even = inst.group[:, None] * np.maximum(memory.prompts, 1)
-            block[8] = columns(memory.tried / even)
-            block[9] = columns(memory.right / np.maximum(memory.tried, 1))
-        block[10] = columns(rows["visits"])
-        block[10] += 1
-        np.log(block[10], out=block[10])
-        block[10] *= 0.5
-        block[11] = prompts
-        # The other features are bounded by what they are.
-        np.clip(block[2:4], -BOUND, BOUND, out=block[2:4])
-        np.clip(block[8:], -BOUND, BOUND, out=block[8:])
         present = columns(memory.prompts > 0)
-        if not present.all():
-            block *= present
         granted = inst.budget * inst.horizon * inst.rounds
         side = np.empty((len(CONTEXT_FEATURES), batch), np.float32)
         context = (
