@@ -38,7 +38,7 @@ def _write_rows(
     accuracy: np.ndarray, step: np.ndarray, prompts: np.ndarray, tried: np.ndarray,
     right: np.ndarray, group: np.ndarray, turn: np.ndarray, out: np.ndarray,
 ) -> None:  # fmt: skip
-    """Fill ``(features, n, batch)``, in the order of `ROW_FEATURES`; padding is 0."""
+    """Fill ``(batch, n, features)``, in the order of `ROW_FEATURES`; padding is 0."""
     n, batch = mean.shape
     number = mean.dtype.type
     top, half = number(BOUND), number(0.5)
@@ -49,26 +49,26 @@ def _write_rows(
     for j in range(n):
         for i in range(batch):
             if prompts[j, i] <= 0:
-                for k in range(len(out)):
-                    out[k, j, i] = 0
+                out[i, j] = 0
                 continue
+            cell = out[i, j]
             known = by_family[i, family[j, i]]
-            out[0, j, i] = mean[j, i]
-            out[1, j, i] = sd[j, i] * 4
-            out[2, j, i] = min(max(math.log(cost[j, i]), -top), top)
-            out[3, j, i] = min(max((step[i] - seen[j, i]) * number(0.1), -top), top)
-            out[4, j, i] = mixed[j, i]
-            out[5, j, i] = 2 * math.sqrt(variance[j, i])
-            out[6, j, i] = known
-            out[7, j, i] = known - accuracy[i]
-            out[8, j, i] = 0
-            out[9, j, i] = 0
+            cell[0] = mean[j, i]
+            cell[1] = sd[j, i] * 4
+            cell[2] = min(max(math.log(cost[j, i]), -top), top)
+            cell[3] = min(max((step[i] - seen[j, i]) * number(0.1), -top), top)
+            cell[4] = mixed[j, i]
+            cell[5] = 2 * math.sqrt(variance[j, i])
+            cell[6] = known
+            cell[7] = known - accuracy[i]
+            cell[8] = 0
+            cell[9] = 0
             if turn[i] > 0:
                 even = group[i] * max(prompts[j, i], 1)
-                out[8, j, i] = min(tried[j, i] / even, top)
-                out[9, j, i] = right[j, i] / max(tried[j, i], 1)
-            out[10, j, i] = min(half * math.log(visits[j, i] + number(1)), top)
-            out[11, j, i] = min(prompts[j, i] / max(offered[i], 1) * n, top)
+                cell[8] = min(tried[j, i] / even, top)
+                cell[9] = right[j, i] / max(tried[j, i], 1)
+            cell[10] = min(half * math.log(visits[j, i] + number(1)), top)
+            cell[11] = min(prompts[j, i] / max(offered[i], 1) * n, top)
 
 
 class RolloutBudget(Problem[RolloutOutcome, RolloutMemory, Shares]):
@@ -231,12 +231,12 @@ class RolloutBudget(Problem[RolloutOutcome, RolloutMemory, Shares]):
         rows = self.rows(memory)
         n, batch = memory.ids.shape[1], len(memory.step)
         accuracy = memory.accuracy
-        block = np.empty((len(ROW_FEATURES), n, batch), np.float32)
+        claimants = np.empty((batch, n, len(ROW_FEATURES)), np.float32)
         _write_rows(
             *(columns(rows[k]) for k in ("mean", "sd", "cost", "seen", "mixed", "variance", "visits")),
             columns(rows["family"]), memory.family_accuracy, accuracy, memory.step,
             columns(memory.prompts), columns(memory.tried), columns(memory.right), inst.group,
-            memory.round, block,
+            memory.round, claimants,
         )  # fmt: skip
         present = columns(memory.prompts > 0)
         granted = inst.budget * inst.horizon * inst.rounds
@@ -249,7 +249,7 @@ class RolloutBudget(Problem[RolloutOutcome, RolloutMemory, Shares]):
         for k, entry in enumerate(context):
             side[k] = entry
         return {
-            "claimants": block.transpose(2, 1, 0),
+            "claimants": claimants,
             "context": side.clip(-BOUND, BOUND).T,
             "present": columns(present).view(np.int8),
         }
