@@ -43,7 +43,7 @@ test-live: install
 
 # Training, cells and live runs on a local cluster that loses nodes.
 test-ray: install-ray
-	timeout 2400 $(BIN)/python -m pytest -m ray
+	timeout 2400 $(BIN)/python -m pytest -m ray --timeout 900
 
 lint: install
 	$(BIN)/ruff check .
