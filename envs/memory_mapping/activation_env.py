@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from allocgym.envs.core.environment import AllocationEnv, AllocationVectorEnv
 from allocgym.envs.core.registry import make_backend, make_problem
+from allocgym.envs.memory_mapping.masked import MaskedEnv, MaskedVectorEnv
 
 
-class ActivationPlanEnv(AllocationEnv):
+class ActivationPlanEnv(MaskedEnv):
     """Decide for each activation group whether it is kept, recomputed or offloaded.
 
     ## Description
@@ -64,14 +62,8 @@ class ActivationPlanEnv(AllocationEnv):
         made = make_backend(problem, backend, scenario=scenario, num_envs=1, **arguments)
         super().__init__(problem, made, render_mode)
 
-    def action_masks(self) -> np.ndarray:
-        """``(3,)`` bool."""
-        problem: Any = self.problem
-        masks: np.ndarray = problem.masks(self.memory)[0]
-        return masks
 
-
-class ActivationPlanVectorEnv(AllocationVectorEnv):
+class ActivationPlanVectorEnv(MaskedVectorEnv):
     """Many `ActivationPlanEnv` at once on the twin; same arguments, plus ``autoreset_mode``."""
 
     def __init__(
@@ -87,9 +79,3 @@ class ActivationPlanVectorEnv(AllocationVectorEnv):
         problem = make_problem("activation-plan", n_max=n_max, illegal=illegal)
         made = make_backend(problem, backend, scenario=scenario, num_envs=num_envs, **arguments)
         super().__init__(problem, made, autoreset_mode)
-
-    def action_masks(self) -> np.ndarray:
-        """``(num_envs, 3)`` bool."""
-        problem: Any = self.problem
-        masks: np.ndarray = problem.masks(self.memory)
-        return masks

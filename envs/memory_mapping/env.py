@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from allocgym.envs.core.environment import AllocationEnv, AllocationVectorEnv
 from allocgym.envs.core.registry import make_backend, make_problem
+from allocgym.envs.memory_mapping.masked import MaskedEnv, MaskedVectorEnv
 
 
-class MemoryMappingEnv(AllocationEnv):
+class MemoryMappingEnv(MaskedEnv):
     """Decide for each use of a tensor whether it reads fast or slow memory.
 
     ## Description
@@ -70,14 +68,8 @@ class MemoryMappingEnv(AllocationEnv):
         made = make_backend(problem, backend, scenario=scenario, num_envs=1, **arguments)
         super().__init__(problem, made, render_mode)
 
-    def action_masks(self) -> np.ndarray:
-        """``(choices,)`` bool, what sb3-contrib's masked agents ask for."""
-        problem: Any = self.problem
-        masks: np.ndarray = problem.masks(self.memory)[0]
-        return masks
 
-
-class MemoryMappingVectorEnv(AllocationVectorEnv):
+class MemoryMappingVectorEnv(MaskedVectorEnv):
     """Many `MemoryMappingEnv` at once on the twin; same arguments, plus ``autoreset_mode``."""
 
     def __init__(
@@ -94,9 +86,3 @@ class MemoryMappingVectorEnv(AllocationVectorEnv):
         problem = make_problem("memory-mapping", order=order, n_max=n_max, illegal=illegal)
         made = make_backend(problem, backend, scenario=scenario, num_envs=num_envs, **arguments)
         super().__init__(problem, made, autoreset_mode)
-
-    def action_masks(self) -> np.ndarray:
-        """``(num_envs, choices)`` bool."""
-        problem: Any = self.problem
-        masks: np.ndarray = problem.masks(self.memory)
-        return masks

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from allocgym.envs.core.environment import AllocationEnv, AllocationVectorEnv
 from allocgym.envs.core.registry import make_backend, make_problem
+from allocgym.envs.memory_mapping.masked import MaskedEnv, MaskedVectorEnv
 
 
-class PackingEnv(AllocationEnv):
+class PackingEnv(MaskedEnv):
     """Choose the order in which buffers are placed in a memory of fixed size.
 
     ## Description
@@ -65,14 +63,8 @@ class PackingEnv(AllocationEnv):
         made = make_backend(problem, backend, scenario=scenario, num_envs=1, **arguments)
         super().__init__(problem, made, render_mode)
 
-    def action_masks(self) -> np.ndarray:
-        """``(n_max,)`` bool."""
-        problem: Any = self.problem
-        masks: np.ndarray = problem.masks(self.memory)[0]
-        return masks
 
-
-class PackingVectorEnv(AllocationVectorEnv):
+class PackingVectorEnv(MaskedVectorEnv):
     """Many `PackingEnv` at once; same arguments, plus ``autoreset_mode``."""
 
     def __init__(
@@ -88,9 +80,3 @@ class PackingVectorEnv(AllocationVectorEnv):
         problem = make_problem("packing", n_max=n_max, illegal=illegal)
         made = make_backend(problem, backend, scenario=scenario, num_envs=num_envs, **arguments)
         super().__init__(problem, made, autoreset_mode)
-
-    def action_masks(self) -> np.ndarray:
-        """``(num_envs, n_max)`` bool."""
-        problem: Any = self.problem
-        masks: np.ndarray = problem.masks(self.memory)
-        return masks

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from allocgym.envs.core.environment import AllocationEnv, AllocationVectorEnv
 from allocgym.envs.core.registry import make_backend, make_problem
+from allocgym.envs.memory_mapping.masked import MaskedEnv, MaskedVectorEnv
 
 
-class StrategySelectionEnv(AllocationEnv):
+class StrategySelectionEnv(MaskedEnv):
     """Choose how each operator of a program is sharded, within a memory limit.
 
     ## Description
@@ -66,14 +64,8 @@ class StrategySelectionEnv(AllocationEnv):
         made = make_backend(problem, backend, scenario=scenario, num_envs=1, **arguments)
         super().__init__(problem, made, render_mode)
 
-    def action_masks(self) -> np.ndarray:
-        """``(n_max,)`` bool."""
-        problem: Any = self.problem
-        masks: np.ndarray = problem.masks(self.memory)[0]
-        return masks
 
-
-class StrategySelectionVectorEnv(AllocationVectorEnv):
+class StrategySelectionVectorEnv(MaskedVectorEnv):
     """Many `StrategySelectionEnv` at once; same arguments, plus ``autoreset_mode``."""
 
     def __init__(
@@ -89,9 +81,3 @@ class StrategySelectionVectorEnv(AllocationVectorEnv):
         problem = make_problem("strategy-selection", n_max=n_max, illegal=illegal)
         made = make_backend(problem, backend, scenario=scenario, num_envs=num_envs, **arguments)
         super().__init__(problem, made, autoreset_mode)
-
-    def action_masks(self) -> np.ndarray:
-        """``(num_envs, n_max)`` bool."""
-        problem: Any = self.problem
-        masks: np.ndarray = problem.masks(self.memory)
-        return masks
