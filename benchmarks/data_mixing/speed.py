@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
 from allocgym.benchmarks.core.main import Options
+from allocgym.benchmarks.core.rates import rate
 from allocgym.benchmarks.core.suite import Figure, finish, show
 
 ID = "allocgym:allocgym/DataMixing-v0"
 # The training distribution's law with eight domains; float32, full observation.
 SETTING: dict[str, Any] = {"scenario": "continual-pretraining", "domains": 8, "horizon": 50}
-
-
-def rate(step: Callable[[], int], seconds: float) -> float:
-    """Steps per CPU-second of the fastest of five stretches (other work slows some of them)."""
-    step()
-    best = 0.0
-    for _ in range(5):
-        begun, steps = time.process_time(), 0
-        while (used := time.process_time() - begun) < seconds / 5:
-            steps += step()
-        best = max(best, steps / used)
-    return best
 
 
 def vector_rate(env: Any, seconds: float) -> float:

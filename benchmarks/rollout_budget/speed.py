@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -12,21 +11,10 @@ import numpy as np
 from allocgym.agents.rollout_budget import catalogue
 from allocgym.agents.rollout_budget.allocator import RuleAllocator
 from allocgym.benchmarks.core.main import Options
+from allocgym.benchmarks.core.rates import rate
 from allocgym.benchmarks.core.suite import Figure, finish, show
 
 ID = "allocgym:allocgym/RolloutBudget-v0"
-
-
-def rate(step: Callable[[], int], seconds: float) -> float:
-    """Steps per CPU-second of the fastest of five stretches (other work slows some of them)."""
-    step()
-    best = 0.0
-    for _ in range(5):
-        begun, steps = time.process_time(), 0
-        while (used := time.process_time() - begun) < seconds / 5:
-            steps += step()
-        best = max(best, steps / used)
-    return best
 
 
 def allocation(rule: str, prompts: int = 512, budget: int = 4096) -> float:
