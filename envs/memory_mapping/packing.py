@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from gymnasium import spaces
 
-from allocgym.envs.core.contracts import Decision, Outcome, Problem, Record, nested
-from allocgym.envs.core.errors import AllocgymError, unknown
+from allocgym.envs.core.contracts import Decision, Outcome, Record, nested
+from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.core.kernels import kernel
+from allocgym.envs.memory_mapping.picking import PickProblem
 
 FEATURES = (
     "size", "lifetime", "birth", "contention", "neighbours left", "placed", "offset",
@@ -261,7 +261,7 @@ class PackingMemory(Record):
     done: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, bool))
 
 
-class Packing(Problem[PackingOutcome, PackingMemory, NextBuffer]):
+class Packing(PickProblem[PackingOutcome, PackingMemory, NextBuffer]):
     """See `PackingEnv`.
 
     Args:
@@ -273,21 +273,11 @@ class Packing(Problem[PackingOutcome, PackingMemory, NextBuffer]):
     outcome_type = PackingOutcome
     decision_type = NextBuffer
     features = FEATURES
+    most = 4096
     traces: ClassVar[Mapping[str, str]] = {"height": "height over the capacity (1 or less fits)"}
 
     def __init__(self, n_max: int = 64, illegal: str = "refuse") -> None:
-        if illegal not in ("refuse", "first"):
-            raise unknown("illegal", illegal, ("refuse", "first"))
-        if not 1 <= n_max <= 4096:
-            raise AllocgymError(f"n_max: 1 to 4096 expected, given {n_max}")
-        self.n_max, self.illegal = n_max, illegal
-        self.action_space = spaces.Discrete(n_max)
-        self.observation_space = spaces.Dict({
-            "claimants": spaces.Box(-10, 10, (n_max, len(FEATURES)), np.float32),
-            "context": spaces.Box(-10, 10, (4,), np.float32),
-            "present": spaces.MultiBinary(n_max),
-            "action_mask": spaces.MultiBinary(n_max),
-        })  # fmt: skip
+        super().__init__(n_max, illegal)
 
     def begin(self, outcome: PackingOutcome) -> PackingMemory:
         """See `Problem.begin`."""
@@ -328,40 +318,13 @@ class Packing(Problem[PackingOutcome, PackingMemory, NextBuffer]):
             "present": s.present.astype(np.int8), "action_mask": self.masks(memory).astype(np.int8),
         }  # fmt: skip
 
-    def decode(self, action: np.ndarray, memory: PackingMemory) -> NextBuffer:
-        """See `Problem.decode`."""
-        pick = self.check_action(action, len(memory.step)).astype(np.int64)
-        if ((pick < 0) | (pick >= self.n_max)).any():
-            raise AllocgymError(f"action: 0 to {self.n_max - 1} expected, given {pick}")
-        if self.illegal == "first":
-            masks = self.masks(memory)
-            legal = masks[np.arange(len(pick)), pick]
-            return NextBuffer(np.where(legal, pick, masks.argmax(1)))
-        choice = NextBuffer(pick)
-        self.check(choice, memory)
-        return choice
-
-    def action_of(self, decision: NextBuffer, memory: PackingMemory) -> np.ndarray:
-        """See `Problem.action_of`."""
-        return decision.pick
-
-    def cost(self, decision: NextBuffer) -> np.ndarray:
-        """One decision (none for -1)."""
-        return (decision.pick >= 0).astype(np.int64)
+    def refusal(self, pick: int, row: int, memory: PackingMemory) -> str:
+        """See `PickProblem.refusal`."""
+        return f"buffer {pick} is placed already, or padding (ask action_masks())"
 
     def reward(self, before: PackingMemory, after: PackingMemory) -> dict[str, np.ndarray]:
         """Minus the height added by this buffer, over the capacity; the return is minus the height."""
         return {"height": after.objective - before.objective}
-
-    def check(self, decision: NextBuffer, memory: PackingMemory) -> None:
-        """See `Problem.check`."""
-        pick = decision.pick
-        legal = self.masks(memory)[np.arange(len(pick)), pick] & (pick >= 0) | memory.done
-        if not legal.all():
-            row = int(np.argmin(legal))
-            raise AllocgymError(
-                f"action: buffer {int(pick[row])} is placed already, or padding (ask action_masks())"
-            )
 
     def tabulate(self, decision: NextBuffer, names: Sequence[str]) -> dict[str, Any]:
         """See `Problem.tabulate`."""

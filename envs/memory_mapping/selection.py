@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from gymnasium import spaces
 
-from allocgym.envs.core.contracts import Decision, Outcome, Problem, Record
-from allocgym.envs.core.errors import AllocgymError, unknown
+from allocgym.envs.core.contracts import Decision, Outcome, Record
+from allocgym.envs.core.errors import AllocgymError
+from allocgym.envs.memory_mapping.picking import PickProblem
 from allocgym.envs.memory_mapping.strategy import FORBIDDEN, StrategyProblem, evaluate
 
 COLUMNS = ("node cost", "cost to decided neighbours", "least cost ahead", "usage", "peak with it")
@@ -165,7 +165,7 @@ class SelectionMemory(Record):
     done: np.ndarray
 
 
-class StrategySelection(Problem[SelectionOutcome, SelectionMemory, StrategyChoice]):
+class StrategySelection(PickProblem[SelectionOutcome, SelectionMemory, StrategyChoice]):
     """See `StrategySelectionEnv`.
 
     Args:
@@ -177,21 +177,11 @@ class StrategySelection(Problem[SelectionOutcome, SelectionMemory, StrategyChoic
     outcome_type = SelectionOutcome
     decision_type = StrategyChoice
     features = FEATURES
+    most = 1024
     traces: ClassVar[Mapping[str, str]] = {"magnitude": "log10 of the cost so far"}
 
     def __init__(self, n_max: int = 48, illegal: str = "refuse") -> None:
-        if illegal not in ("refuse", "first"):
-            raise unknown("illegal", illegal, ("refuse", "first"))
-        if not 1 <= n_max <= 1024:
-            raise AllocgymError(f"n_max: 1 to 1024 expected, given {n_max}")
-        self.n_max, self.illegal = n_max, illegal
-        self.action_space = spaces.Discrete(n_max)
-        self.observation_space = spaces.Dict({
-            "claimants": spaces.Box(-10, 10, (n_max, len(FEATURES)), np.float32),
-            "context": spaces.Box(-10, 10, (4,), np.float32),
-            "present": spaces.MultiBinary(n_max),
-            "action_mask": spaces.MultiBinary(n_max),
-        })  # fmt: skip
+        super().__init__(n_max, illegal)
 
     def begin(self, outcome: SelectionOutcome) -> SelectionMemory:
         """See `Problem.begin`."""
@@ -228,41 +218,16 @@ class StrategySelection(Problem[SelectionOutcome, SelectionMemory, StrategyChoic
             "action_mask": self.masks(memory).astype(np.int8),
         }  # fmt: skip
 
-    def decode(self, action: np.ndarray, memory: SelectionMemory) -> StrategyChoice:
-        """See `Problem.decode`."""
-        pick = self.check_action(action, len(memory.step)).astype(np.int64)
-        if ((pick < 0) | (pick >= self.n_max)).any():
-            raise AllocgymError(f"action: 0 to {self.n_max - 1} expected, given {pick}")
-        if self.illegal == "first":
-            masks = self.masks(memory)
-            legal = masks[np.arange(len(pick)), pick]
-            return StrategyChoice(np.where(legal, pick, masks.argmax(1)))
-        choice = StrategyChoice(pick)
-        self.check(choice, memory)
-        return choice
-
-    def action_of(self, decision: StrategyChoice, memory: SelectionMemory) -> np.ndarray:
-        """See `Problem.action_of`."""
-        return decision.pick
-
-    def cost(self, decision: StrategyChoice) -> np.ndarray:
-        """One decision (none for -1)."""
-        return (decision.pick >= 0).astype(np.int64)
+    def refusal(self, pick: int, row: int, memory: SelectionMemory) -> str:
+        """See `PickProblem.refusal`."""
+        return (
+            f"strategy {pick} of node {int(memory.step[row])} is not legal "
+            f"(ask action_masks(), or make the environment with illegal='first')"
+        )
 
     def reward(self, before: SelectionMemory, after: SelectionMemory) -> dict[str, np.ndarray]:
         """Change of the objective; the return is the objective at the end."""
         return {"cost": after.objective - before.objective}
-
-    def check(self, decision: StrategyChoice, memory: SelectionMemory) -> None:
-        """See `Problem.check`."""
-        pick = decision.pick
-        legal = self.masks(memory)[np.arange(len(pick)), pick] & (pick >= 0) | memory.done
-        if not legal.all():
-            row = int(np.argmin(legal))
-            raise AllocgymError(
-                f"action: strategy {int(pick[row])} of node {int(memory.step[row])} is not legal "
-                f"(ask action_masks(), or make the environment with illegal='first')"
-            )
 
     def tabulate(self, decision: StrategyChoice, names: Sequence[str]) -> dict[str, Any]:
         """See `Problem.tabulate`."""
