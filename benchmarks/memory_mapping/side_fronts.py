@@ -12,7 +12,6 @@ from allocgym.agents.memory_mapping import packings, plans, selecting
 from allocgym.benchmarks.core.front import Front
 from allocgym.benchmarks.core.main import Suite
 from allocgym.envs.core.contracts import Problem
-from allocgym.envs.core.errors import unknown
 from allocgym.simulators.memory_mapping import activation as activation_steps
 from allocgym.simulators.memory_mapping import packings as packing_instances
 from allocgym.simulators.memory_mapping import selections as selection_instances
@@ -93,8 +92,6 @@ class PackingFront(SideFront):
         overrides: dict[str, Any],
     ) -> dict[str, Any]:  # fmt: skip
         """See `Front.train`: generated instances of several sizes, with and without slack."""
-        if trainer not in self.trainers:
-            raise unknown("trainer", trainer, self.trainers)
         members = int(overrides.get("members", 3))
 
         def draw(number: int) -> Any:
@@ -150,8 +147,6 @@ class SelectionFront(SideFront):
         """See `Front.train`."""
         from allocgym.envs.core.registry import make_backend, make_problem
 
-        if trainer not in self.trainers:
-            raise unknown("trainer", trainer, self.trainers)
         problem = make_problem(self.problem)
 
         def make(count: int) -> Any:
@@ -214,8 +209,6 @@ class ActivationFront(SideFront):
         """See `Front.train`; without a scenario, on ``"mixed"``."""
         from allocgym.benchmarks.memory_mapping.training import masked
 
-        if trainer not in self.trainers:
-            raise unknown("trainer", trainer, self.trainers)
         where = "mixed" if scenario == self.scenario else scenario
         settings = {**overrides, "illegal": "recompute"}
         return masked(self.env_ids[0], out, where, iterations, seed, settings)
