@@ -12,7 +12,6 @@ from allocgym.envs.core.arrays import Array, namespace, total
 from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.core.kernels import kernel
 
-_BLOCK = 64
 KAPPA = float(np.log(100.0))
 """Default reach of an action: one unit of action multiplies a share's odds by 100."""
 
@@ -89,16 +88,14 @@ def largest_remainder(amounts: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """
     whole = np.asarray(whole, dtype=np.int64)
     units = np.empty(amounts.shape, np.int64)
-    _round(amounts, whole.copy(), units, np.empty(amounts.shape, np.int32), len(whole))
+    _round(amounts, whole, units)
     return units
 
 
 @kernel
-def _round(
-    asked: np.ndarray, missing: np.ndarray, units: np.ndarray, rest: np.ndarray, size: int
-) -> None:
-    """Round the first ``size`` columns; ``missing`` starts as their totals, ``rest`` is scratch."""
-    n = len(units)
+def _round(asked: np.ndarray, whole: np.ndarray, units: np.ndarray) -> None:
+    n, size = units.shape
+    missing, rest = whole.copy(), np.empty((n, size), np.int32)
     for j in range(n):
         for i in range(size):
             # A value that is whole but for rounding error is whole: no unit is lost to noise.
@@ -126,6 +123,35 @@ def _round(
             units[j, i] += larger[i] < missing[i]
 
 
+def bounds_left(
+    present: np.ndarray, limit: np.ndarray, floor: np.ndarray, seen: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Least and most units each claimant may get now, ``(n, batch)`` int64 each.
+
+    Args:
+        present: ``(n, batch)`` bool; padding gets nothing.
+        limit: ``(n, batch)`` int64, what a claimant may get over the whole episode.
+        floor: ``(n, batch)`` int64, what it gets every period while there is some left.
+        seen: ``(n, batch)`` int64, what it has got.
+    """
+    low, high = np.empty((2, *limit.shape), np.int64)
+    _bounds_left(present, limit, floor, seen, low, high)
+    return low, high
+
+
+@kernel
+def _bounds_left(
+    present: np.ndarray, limit: np.ndarray, floor: np.ndarray, seen: np.ndarray, low: np.ndarray,
+    high: np.ndarray,
+) -> None:  # fmt: skip
+    n, batch = limit.shape
+    for j in range(n):
+        for i in range(batch):
+            left = (limit[j, i] - seen[j, i]) * present[j, i]
+            high[j, i] = left
+            low[j, i] = min(floor[j, i], left)
+
+
 def above_floors(
     shares: np.ndarray, whole: np.ndarray, low: np.ndarray, high: np.ndarray
 ) -> np.ndarray | None:
@@ -151,27 +177,18 @@ def _fill_above(
     shares: np.ndarray, whole: np.ndarray, low: np.ndarray, high: np.ndarray, units: np.ndarray
 ) -> bool:
     n, batch = shares.shape
-    # A few columns at a time: what is written is read again while it is in the cache.
-    asked, given = np.empty((n, _BLOCK)), np.empty((n, _BLOCK), np.int64)
-    rest, missing = np.empty((n, _BLOCK), np.int32), np.empty(_BLOCK, np.int64)
-    room = np.empty(_BLOCK, np.int64)
-    for begin in range(0, batch, _BLOCK):
-        end = min(begin + _BLOCK, batch)
-        size = end - begin
-        room[:size] = whole[begin:end]
-        for j in range(n):
-            for i in range(size):
-                room[i] -= low[j, begin + i]
-        over = 0
-        for j in range(n):
-            for i in range(size):
-                asked[j, i] = shares[j, begin + i] * room[i] + low[j, begin + i]
-                over += asked[j, i] > high[j, begin + i]
-        if over:
-            return False
-        missing[:size] = whole[begin:end]
-        _round(asked, missing, given, rest, size)
-        units[:, begin:end] = given[:, :size]
+    asked, room = np.empty((n, batch)), whole.copy()
+    for j in range(n):
+        for i in range(batch):
+            room[i] -= low[j, i]
+    over = 0
+    for j in range(n):
+        for i in range(batch):
+            asked[j, i] = shares[j, i] * room[i] + low[j, i]
+            over += asked[j, i] > high[j, i]
+    if over:
+        return False
+    _round(asked, whole, units)
     return True
 
 

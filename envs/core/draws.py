@@ -137,6 +137,17 @@ def _look_up(state: np.ndarray, index: np.ndarray, table: np.ndarray, out: np.nd
                 bits >>= np.uint64(16)
 
 
+@kernel
+def _spread(state: np.ndarray, index: np.ndarray, out: np.ndarray) -> None:
+    """Fill row j with numbers in (0, 1) made of 16 bits of the hash that four rows share."""
+    for row in range(0, out.shape[0], LANES):
+        for i in range(out.shape[1]):
+            bits = _bits(state[row // LANES, i], index[i])
+            for j in range(row, min(row + LANES, out.shape[0])):
+                out[j, i] = (np.float64(bits & np.uint64(0xFFFF)) + 0.5) * 2.0**-16
+                bits >>= np.uint64(16)
+
+
 def _each(index: np.ndarray | int, state: np.ndarray) -> np.ndarray:
     return index if isinstance(index, np.ndarray) else np.full(state.shape[1], index)
 
@@ -146,11 +157,6 @@ def _quantiles(dtype: type) -> np.ndarray:
     normal = statistics.NormalDist()
     upper = [normal.inv_cdf(0.5 + (k + 0.5) / 2**16) for k in range(2**15)]
     return np.concatenate([-np.array(upper[::-1]), upper]).astype(dtype)
-
-
-@functools.cache
-def _middles() -> np.ndarray:
-    return (np.arange(2**16) + 0.5) * 2.0**-16
 
 
 def short_normals(
@@ -167,11 +173,13 @@ def short_normals(
     return out
 
 
-def short_uniforms(state: np.ndarray, index: np.ndarray | int, count: int) -> np.ndarray:
-    """Draw ``(count, batch)`` float64 in (0, 1), at 65,536 equally likely values."""
-    out = np.empty((count, state.shape[1]))
-    _look_up(state, _each(index, state), _middles(), out)
-    return out
+def short_uniforms(
+    state: np.ndarray, index: np.ndarray | int, count: int, out: np.ndarray | None = None
+) -> np.ndarray:
+    """Draw ``(count, batch)`` float64 in (0, 1), at 65,536 equally likely values (into ``out``)."""
+    filled = np.empty((count, state.shape[1])) if out is None else out
+    _spread(state, _each(index, state), filled)
+    return filled
 
 
 def generator(seed: int, purpose: str) -> np.random.Generator:

@@ -6,7 +6,6 @@ observations by compiled loops, training by gradients runs the same lines on ten
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -80,11 +79,11 @@ def encode(memory: MixingMemory) -> dict[str, np.ndarray]:
     batch, n = inst.present.shape
     claimants = np.empty((batch, n, len(ROW_FEATURES)), np.float32)
     side = np.empty((batch, len(CONTEXT_FEATURES)), np.float32)
-    count, mean = np.empty((2, batch), memory.last.dtype)
+    count, mean = np.zeros((2, batch), memory.last.dtype)
+    _average(columns(inst.present), columns(memory.last), count, mean)
     _write_context(
-        columns(inst.present), columns(memory.last), memory.period, inst.horizon, inst.hidden,
-        memory.lr, memory.lr_left, inst.effort, inst.noise, inst.worst, inst.epsilon, count, mean,
-        side,
+        memory.period, inst.horizon, inst.hidden, memory.lr, memory.lr_left, np.log(count),
+        np.log(inst.effort), inst.noise, inst.worst, inst.epsilon, side,
     )  # fmt: skip
     _write_rows(
         columns(inst.present), columns(memory.last), columns(memory.start), columns(memory.before),
@@ -96,14 +95,9 @@ def encode(memory: MixingMemory) -> dict[str, np.ndarray]:
 
 
 @kernel
-def _write_context(
-    present: np.ndarray, log: np.ndarray, period: np.ndarray, horizon: np.ndarray,
-    hidden: np.ndarray, lr: np.ndarray, lr_left: np.ndarray, effort: np.ndarray, noise: np.ndarray,
-    worst: np.ndarray, epsilon: np.ndarray, count: np.ndarray, mean: np.ndarray, out: np.ndarray,
-) -> None:  # fmt: skip
+def _average(present: np.ndarray, log: np.ndarray, count: np.ndarray, mean: np.ndarray) -> None:
+    """Count the domains present and average their log losses; both start at zero."""
     n, batch = present.shape
-    count[:] = 0
-    mean[:] = 0
     for j in range(n):
         for i in range(batch):
             if present[j, i]:
@@ -111,12 +105,21 @@ def _write_context(
                 mean[i] += log[j, i]
     for i in range(batch):
         mean[i] /= count[i]
+
+
+@kernel
+def _write_context(
+    period: np.ndarray, horizon: np.ndarray, hidden: np.ndarray, lr: np.ndarray,
+    lr_left: np.ndarray, log_count: np.ndarray, log_effort: np.ndarray, noise: np.ndarray,
+    worst: np.ndarray, epsilon: np.ndarray, out: np.ndarray,
+) -> None:  # fmt: skip
+    for i in range(len(out)):
         cell = out[i]
         (
             cell[0], cell[1], cell[2], cell[3], cell[4], cell[5], cell[6], cell[7], cell[8],
         ) = context(
-            period[i] / horizon[i], hidden[i], lr[i], lr_left[i], math.log(count[i]),
-            math.log(effort[i]), noise[i], worst[i], np.float32(epsilon[i] < UNCONSTRAINED),
+            period[i] / horizon[i], hidden[i], lr[i], lr_left[i], log_count[i], log_effort[i],
+            noise[i], worst[i], np.float32(epsilon[i] < UNCONSTRAINED),
         )  # fmt: skip
     _clip(out.reshape(-1))
 
@@ -181,12 +184,12 @@ def encode_tensors(memory: Any) -> dict[str, Any]:
 
 @kernel
 def digest(
-    losses: np.ndarray, valid: np.ndarray, first: np.ndarray, units: np.ndarray, last: np.ndarray,
+    logs: np.ndarray, valid: np.ndarray, first: np.ndarray, units: np.ndarray, last: np.ndarray,
     start: np.ndarray, lowest: np.ndarray, drop: np.ndarray, new_last: np.ndarray,
     new_lowest: np.ndarray, new_drop: np.ndarray, share: np.ndarray,
 ) -> None:  # fmt: skip
-    """Fill the new logarithms, lowest ones, first drops and shares, all ``(n, batch)``."""
-    n, batch = losses.shape
+    """Fill the log losses that count, lowest ones, first drops and shares, all ``(n, batch)``."""
+    n, batch = logs.shape
     number = share.dtype.type
     given = np.zeros(batch, share.dtype)
     for j in range(n):
@@ -194,7 +197,7 @@ def digest(
             given[i] += number(units[j, i])
     for j in range(n):
         for i in range(batch):
-            new_last[j, i] = math.log(losses[j, i]) if valid[i] else last[j, i]
+            new_last[j, i] = logs[j, i] if valid[i] else last[j, i]
             new_lowest[j, i] = min(lowest[j, i], new_last[j, i])
             new_drop[j, i] = new_last[j, i] - start[j, i] if first[i] else drop[j, i]
             share[j, i] = number(units[j, i]) / given[i]

@@ -109,7 +109,7 @@ class DataMixing(Problem[MixingOutcome, MixingMemory, Shares]):
         if isinstance(outcome.losses, np.ndarray):
             logs, lowest, drop, share = (np.empty_like(memory.last) for _ in range(4))
             observation.digest(
-                columns(outcome.losses), outcome.valid, first, columns(outcome.units),
+                np.log(columns(outcome.losses)), outcome.valid, first, columns(outcome.units),
                 columns(memory.last), columns(memory.start), columns(memory.lowest),
                 columns(memory.drop), columns(logs), columns(lowest), columns(drop), columns(share),
             )  # fmt: skip
@@ -150,8 +150,9 @@ class DataMixing(Problem[MixingOutcome, MixingMemory, Shares]):
     def _bounds(self, memory: MixingMemory) -> tuple[np.ndarray, np.ndarray]:
         """Least and most units of each domain in the coming period, ``(n, batch)`` each."""
         inst = memory.instance
-        left = columns((inst.limit - memory.seen) * inst.present)
-        return np.minimum(columns(inst.floor), left), left
+        return budget.bounds_left(
+            columns(inst.present), columns(inst.limit), columns(inst.floor), columns(memory.seen)
+        )
 
     def round(self, shares: np.ndarray, memory: MixingMemory) -> Shares:
         """Turn ``(batch, n)`` shares into whole units within this period's floors and limits."""

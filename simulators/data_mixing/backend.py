@@ -94,10 +94,12 @@ class MixingSimulator(Backend[MixingOutcome, Shares]):
         super().__init__(spec, problem)
         horizon = self.scenario.horizon
         table = np.stack([period_rates(s, horizon) for s in self.scenario.schedules])
-        self._rates = table.astype(self.dtype)
-        # Mean rate over what is left after t periods; 0 when nothing is.
+        # Rate of the period after t of them (the last one's, when all are over), and the mean rate
+        # over what is left (0 when nothing is).
+        now = np.concatenate([table, table[:, -1:]], 1)
         rest = np.cumsum(table[:, ::-1], 1)[:, ::-1] / np.arange(horizon, 0, -1)
-        self._rates_left = np.concatenate([rest, np.zeros((len(table), 1))], 1).astype(self.dtype)
+        left = np.concatenate([rest, np.zeros((len(table), 1))], 1)
+        self._rates = np.stack([now, left]).astype(self.dtype)
         self._sampled: scenarios.Sampled | None = None
         self._heldout = np.zeros((problem.n_max, num_envs))
 
@@ -109,7 +111,7 @@ class MixingSimulator(Backend[MixingOutcome, Shares]):
     @property
     def rates(self) -> np.ndarray:
         """``(horizon, batch)`` mean learning rate of each period."""
-        return self._rates[self.sampled.schedule].T
+        return self._rates[0, self.sampled.schedule, :-1].T
 
     @property
     def sampled(self) -> scenarios.Sampled:
@@ -154,7 +156,8 @@ class MixingSimulator(Backend[MixingOutcome, Shares]):
         else:
             seconds = np.zeros(batch)
         self._heldout = value
-        return self._report(np.where(where, 0, self._units.sum(0)), seconds, 0)
+        none = np.zeros(batch, np.int64)
+        return self._report(np.where(where, 0, self._units.sum(0)), seconds, none)
 
     def _sample(self, seeds: np.ndarray) -> scenarios.Sampled:
         """Draw instances and laws, in this back end's precision."""
@@ -215,24 +218,21 @@ class MixingSimulator(Backend[MixingOutcome, Shares]):
         self._seen = self._seen + units
         return self._report(total(units), seconds(self.cost, drawn), drawn.fails.sum(0))
 
-    def _report(
-        self, spent: np.ndarray, seconds: np.ndarray, failure: np.ndarray | int
-    ) -> MixingOutcome:
+    def _report(self, spent: np.ndarray, seconds: np.ndarray, failure: np.ndarray) -> MixingOutcome:
         inst = self.sampled.instance
         batch = self.spec.batch_size
         error = draws.short_normals(self._streams[0], self._period, self.spec.n_max, self.dtype)
         error *= self.sampled.noise
-        done = self._period >= inst.horizon
-        now = np.minimum(self._period, inst.horizon - 1)
-        schedule = self.sampled.schedule
+        error += self._heldout
+        at = self.sampled.schedule * self._rates.shape[-1] + self._period
+        lr, left = self._rates.reshape(2, -1).take(at, 1)
         return MixingOutcome(
             spent=spent, seconds=seconds, ready=inst.present, valid=np.ones(batch, bool),
-            failure=np.zeros(batch, np.int64) + failure, done=done,
-            losses=columns(np.maximum(self._heldout + error, 1e-3)),
+            failure=failure, done=self._period >= inst.horizon,
+            losses=columns(np.maximum(error, 1e-3, out=error)),
             heldout=columns(self._heldout),
             units=columns(self._units), seen=columns(self._seen), period=self._period,
-            lr=self._rates[schedule, now], lr_left=self._rates_left[schedule, self._period],
-            instance=inst,
+            lr=lr, lr_left=left, instance=inst,
         )  # fmt: skip
 
     def dynamics(self, convert: Callable[[np.ndarray], Any]) -> Dynamics:

@@ -12,7 +12,6 @@ error on the same draws.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Generator
 
 import numpy as np
@@ -97,11 +96,12 @@ def durations(
         training: the same, for the pool.
         chance: ``(batch,)`` uniform draw: it falls into the slice of at most one chunk, which fails.
     """
-    load, train = np.empty_like(loading), np.empty_like(training)
+    jitter = loading.dtype.type(model.jitter)
+    load, train = np.exp(jitter * loading), np.exp(jitter * training)
     fails = np.zeros(loading.shape, bool)
     tokens = model.tokens_per_unit / model.chunks
     _fill(
-        units, slowness, loading, training, chance, model.jitter, model.failure_probability,
+        units, slowness, chance, model.failure_probability,
         tokens / model.load_tokens_per_second,
         tokens / (model.tokens_per_second * model.accelerators), load, train, fails,
     )  # fmt: skip
@@ -112,10 +112,10 @@ def durations(
 
 @kernel
 def _fill(
-    units: np.ndarray, slowness: np.ndarray, loading: np.ndarray, training: np.ndarray,
-    chance: np.ndarray, jitter: float, failure: float, load_second: float, train_second: float,
-    load: np.ndarray, train: np.ndarray, fails: np.ndarray,
+    units: np.ndarray, slowness: np.ndarray, chance: np.ndarray, failure: float,
+    load_second: float, train_second: float, load: np.ndarray, train: np.ndarray, fails: np.ndarray,
 ) -> None:  # fmt: skip
+    """Turn factors of durations into durations, in place, and mark the chunk that fails."""
     n, batch = units.shape
     chunks = len(load)
     amount, slow = np.zeros(batch), np.zeros(batch)
@@ -125,12 +125,8 @@ def _fill(
             slow[i] += units[j, i] * slowness[j, i]
     for k in range(chunks):
         for i in range(batch):
-            load[k, i] = (
-                math.exp(loading.dtype.type(jitter) * loading[k, i]) * slow[i] * load_second
-            )
-            train[k, i] = (
-                math.exp(loading.dtype.type(jitter) * training[k, i]) * amount[i] * train_second
-            )
+            load[k, i] *= slow[i] * load_second
+            train[k, i] *= amount[i] * train_second
     for i in range(batch):
         if chance[i] < failure * chunks:
             fails[min(int(chance[i] / failure), chunks - 1), i] = True

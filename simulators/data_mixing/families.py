@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from allocgym.envs.core.kernels import kernel
 from allocgym.simulators.data_mixing.law import Law, known
 
 if TYPE_CHECKING:
@@ -70,13 +71,28 @@ def recorded_traits(roles: np.ndarray, draw: Draw, jitter: float) -> dict[str, n
     beyond either; each parameter is then varied on its own by a quarter of that.
     """
     logs, begin, size = _pool()
-    u = draw.several("traits", 3 + len(TRAITS))
-    first, second = (begin[roles] + (u[k] * size[roles]).astype(np.intp) for k in (0, 1))
-    beyond = jitter - 1
-    value = logs[:, first]
-    value += (u[2] * (1 + 2 * beyond) - beyond) * (logs[:, second] - value)
-    value += (u[3:] - 0.5) * (beyond / 2)
+    value = np.empty((len(TRAITS), *roles.shape))
+    _vary(
+        logs, begin[roles], size[roles], draw.several("traits", 3 + len(TRAITS)), jitter - 1, value
+    )
     return dict(zip(TRAITS, np.exp(value, out=value), strict=True))
+
+
+@kernel
+def _vary(
+    logs: np.ndarray, begin: np.ndarray, size: np.ndarray, u: np.ndarray, beyond: float,
+    out: np.ndarray,
+) -> None:  # fmt: skip
+    n, batch = begin.shape
+    for j in range(n):
+        for i in range(batch):
+            first = begin[j, i] + int(u[0, j, i] * size[j, i])
+            second = begin[j, i] + int(u[1, j, i] * size[j, i])
+            along = u[2, j, i] * (1 + 2 * beyond) - beyond
+            for t in range(len(logs)):
+                value = logs[t, first]
+                value += along * (logs[t, second] - value)
+                out[t, j, i] = value + (u[3 + t, j, i] - 0.5) * (beyond / 2)
 
 
 def continual(scenario: Scenario, draw: Draw, present: np.ndarray, last: np.ndarray) -> Law:

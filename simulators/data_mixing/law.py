@@ -154,27 +154,40 @@ def train(
     law: Law, state: State, units: np.ndarray, effort: np.ndarray, lr: np.ndarray,
     lr_before: np.ndarray,
 ) -> tuple[State, np.ndarray]:  # fmt: skip
-    """`advance` and then `losses`, for NumPy arrays, as compiled loops."""
+    """`advance` and then `losses`, for NumPy arrays.
+
+    Arithmetic in compiled loops, exponentials and logarithms by NumPy over blocks that the loops
+    fill: NumPy takes many numbers at once where a loop calls the C library for each.
+    """
     if not law.forgets:
         state = advance(law, state, units, effort, lr, lr_before)
         return state, losses(law, state, lr)
     worth = worth_of(law, state, units, lr_before)
     number = state.memory.dtype.type
+    n, batch = units.shape
+    fading = np.empty((2 * n + 1, batch), number)
+    _fade(
+        units, effort, lr, law.forget, law.neglect, number(law.c2), number(law.tau),
+        number(law.tau_z), number(law.b), number(LEAST), fading,
+    )  # fmt: skip
+    kept = np.exp(fading)
     memory, recent, shock, value = (np.empty_like(state.memory) for _ in range(4))
-    _advance(
-        units, np.empty((0, 0), number) if worth is None else worth, effort, lr, lr_before,
-        state.memory, state.recent, state.shock, law.forget, law.neglect, number(law.c2),
-        number(law.tau), number(law.tau_z), number(law.b), number(LOW_RATE), number(LEAST),
-        memory, recent, shock,
+    logs = np.empty((2 * n, batch), number)
+    offset = law.offset if law.gain is not None else np.zeros_like(state.memory)
+    _carry(
+        units, np.empty((0, 0), number) if worth is None else worth, effort, lr, lr_before, fading,
+        kept, state.memory, state.recent, state.shock, offset, number(law.c),
+        number(1 / (1 + law.c)), number(LOW_RATE), memory, recent, shock, logs,
     )  # fmt: skip
     if law.gain is None:
+        # The matrix has its own logarithms to take: n^2 powers of n of them.
+        np.log(logs[n:], out=logs[n:])
         value[:] = known(law, memory)
     else:
-        _know(law.exponent, law.offset, law.present, law.gain, law.cross, memory, value)
-    _level(
-        law.floor, law.rate, lr, law.recency, law.rewarm, shock, recent, number(law.c),
-        number(1 / (1 + law.c)), value,
-    )  # fmt: skip
+        np.log(logs, out=logs)
+        power = np.multiply(law.exponent, logs[:n])
+        _know(np.exp(power, out=power), law.present, law.gain, law.cross, value)
+    _level(law.floor, law.rate, lr, law.recency, law.rewarm, shock, logs[n:], value)
     return State(memory, recent, state.seen + units, shock), value
 
 
@@ -217,50 +230,68 @@ def level(
 
 
 @kernel
-def _advance(
-    units: np.ndarray, worth: np.ndarray, effort: np.ndarray, lr: np.ndarray, before: np.ndarray,
-    memory: np.ndarray, recent: np.ndarray, shock: np.ndarray, forget: np.ndarray,
-    neglect: np.ndarray, c2: float, tau: float, tau_z: float, b: float, low: float, least: float,
-    new_memory: np.ndarray, new_recent: np.ndarray, new_shock: np.ndarray,
+def _fade(
+    units: np.ndarray, effort: np.ndarray, lr: np.ndarray, forget: np.ndarray, neglect: np.ndarray,
+    c2: float, tau: float, tau_z: float, b: float, least: float, out: np.ndarray,
 ) -> None:  # fmt: skip
+    """Logarithms of what a period leaves of memory (n rows), shock (n rows) and recent share (one)."""
     n, batch = units.shape
-    one = units.dtype.type(1)
-    total, step, risen = np.zeros(batch, units.dtype), np.empty_like(lr), np.zeros_like(lr)
-    kept_recent, fading = np.empty_like(lr), np.empty_like(lr)
+    total, step, shorter = np.zeros(batch, units.dtype), np.empty_like(lr), np.empty_like(lr)
     for j in range(n):
         for i in range(batch):
             total[i] += units[j, i]
     for i in range(batch):
         step[i] = effort[i] * lr[i]
-        kept_recent[i] = math.exp(-step[i] / tau)
-        fading[i] = -step[i] / tau_z
+        shorter[i] = -step[i] / tau_z
+        out[2 * n, i] = -step[i] / tau
+    for j in range(n):
+        for i in range(batch):
+            share = units[j, i] / total[i]
+            out[j, i] = -decay_of(forget[j, i], neglect[j, i], c2, share, step[i]) - least
+            out[n + j, i] = shorter[i] + shorter[i] * b * share
+
+
+@kernel
+def _carry(
+    units: np.ndarray, worth: np.ndarray, effort: np.ndarray, lr: np.ndarray, before: np.ndarray,
+    fading: np.ndarray, kept: np.ndarray, memory: np.ndarray, recent: np.ndarray,
+    shock: np.ndarray, offset: np.ndarray, c: float, scale: float, low: float,
+    new_memory: np.ndarray, new_recent: np.ndarray, new_shock: np.ndarray, logs: np.ndarray,
+) -> None:  # fmt: skip
+    """Fill the new state, and the numbers whose logarithms its losses need."""
+    n, batch = units.shape
+    one = units.dtype.type(1)
+    total, step, risen = np.zeros(batch, units.dtype), np.empty_like(lr), np.zeros_like(lr)
+    for j in range(n):
+        for i in range(batch):
+            total[i] += units[j, i]
+    for i in range(batch):
+        step[i] = effort[i] * lr[i]
         if lr[i] > before[i]:
             risen[i] = max(math.log(max(lr[i], low) / max(before[i], low)) / LOG_10, 0.0)
     for j in range(n):
         for i in range(batch):
             share = units[j, i] / total[i]
             gain = share * worth[j, i] if worth.size else share
-            decay = decay_of(forget[j, i], neglect[j, i], c2, share, step[i]) + least
-            kept = math.exp(-decay)
-            new_memory[j, i] = remembered(memory[j, i], kept, gain, step[i], decay, one)
-            new_recent[j, i] = drawn_to(share, recent[j, i], kept_recent[i])
-            left = math.exp(fading[i] + fading[i] * b * share)
-            new_shock[j, i] = shock[j, i] * left + risen[i]
+            new_memory[j, i] = remembered(
+                memory[j, i], kept[j, i], gain, step[i], -fading[j, i], one
+            )
+            new_recent[j, i] = drawn_to(share, recent[j, i], kept[2 * n, i])
+            new_shock[j, i] = shock[j, i] * kept[n + j, i] + risen[i]
+            logs[j, i] = new_memory[j, i] + offset[j, i]
+            logs[n + j, i] = (new_recent[j, i] + c) * scale
 
 
 @kernel
 def _know(
-    exponent: np.ndarray, offset: np.ndarray, present: np.ndarray, gain: np.ndarray,
-    cross: np.ndarray, memory: np.ndarray, out: np.ndarray,
-) -> None:  # fmt: skip
-    n, batch = memory.shape
-    every = np.zeros(batch, memory.dtype)
+    power: np.ndarray, present: np.ndarray, gain: np.ndarray, cross: np.ndarray, out: np.ndarray
+) -> None:
+    n, batch = power.shape
+    every = np.zeros(batch, power.dtype)
     for j in range(n):
         for i in range(batch):
-            log = math.log(memory[j, i] + offset[j, i])
-            own = math.exp(exponent[j, i] * log) * present[j, i]
-            out[j, i] = own
-            every[i] += own
+            out[j, i] = power[j, i] * present[j, i]
+            every[i] += out[j, i]
     for j in range(n):
         for i in range(batch):
             out[j, i] = pooled(gain[j, i], out[j, i], cross[j, i], every[i])
@@ -269,14 +300,15 @@ def _know(
 @kernel
 def _level(
     floor: np.ndarray, rate: np.ndarray, lr: np.ndarray, recency: np.ndarray, rewarm: np.ndarray,
-    shock: np.ndarray, recent: np.ndarray, c: float, scale: float, value: np.ndarray,
+    shock: np.ndarray, log_recent: np.ndarray, value: np.ndarray,
 ) -> None:  # fmt: skip
     one = value.dtype.type(1)
     for j in range(len(value)):
         for i in range(value.shape[1]):
             fast = rewarm[j, i] * shock[j, i] + recency[j, i]
-            log_recent = math.log((recent[j, i] + c) * scale)
-            value[j, i] = level(floor[j, i], value[j, i], rate[j, i], lr[i], fast, log_recent, one)
+            value[j, i] = level(
+                floor[j, i], value[j, i], rate[j, i], lr[i], fast, log_recent[j, i], one
+            )
 
 
 def losses(law: Law, state: State, lr: Array) -> Array:

@@ -154,10 +154,11 @@ class Draw:
         """``count`` coarse numbers in (0, 1) a domain, ``(count, n, batch)`` (16 bits each)."""
         state = draws.stream(self.seeds, purpose, self.n)
         flat = state.reshape(1, -1)
-        groups = [
-            draws.short_uniforms(flat, k, draws.LANES) for k in range(-(-count // draws.LANES))
-        ]
-        return np.concatenate(groups)[:count].reshape(count, *state.shape)
+        groups = -(-count // draws.LANES)
+        out = np.empty((groups, draws.LANES, flat.size))
+        for k in range(groups):
+            draws.short_uniforms(flat, k, draws.LANES, out[k])
+        return out.reshape(-1, *state.shape)[:count]
 
     def whole(self, purpose: str, low: int, high: int) -> np.ndarray:
         """One integer an environment, both ends included."""
