@@ -123,69 +123,40 @@ def _round(asked: np.ndarray, whole: np.ndarray, units: np.ndarray) -> None:
             units[j, i] += larger[i] < missing[i]
 
 
-def bounds_left(
-    present: np.ndarray, limit: np.ndarray, floor: np.ndarray, seen: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Least and most units each claimant may get now, ``(n, batch)`` int64 each.
-
-    Args:
-        present: ``(n, batch)`` bool; padding gets nothing.
-        limit: ``(n, batch)`` int64, what a claimant may get over the whole episode.
-        floor: ``(n, batch)`` int64, what it gets every period while there is some left.
-        seen: ``(n, batch)`` int64, what it has got.
-    """
-    low, high = np.empty((2, *limit.shape), np.int64)
-    _bounds_left(present, limit, floor, seen, low, high)
-    return low, high
-
-
-@kernel
-def _bounds_left(
-    present: np.ndarray, limit: np.ndarray, floor: np.ndarray, seen: np.ndarray, low: np.ndarray,
-    high: np.ndarray,
-) -> None:  # fmt: skip
-    n, batch = limit.shape
-    for j in range(n):
-        for i in range(batch):
-            left = (limit[j, i] - seen[j, i]) * present[j, i]
-            high[j, i] = left
-            low[j, i] = min(floor[j, i], left)
-
-
 def above_floors(
-    shares: np.ndarray, whole: np.ndarray, low: np.ndarray, high: np.ndarray
+    shares: np.ndarray, whole: np.ndarray, floor: np.ndarray, left: np.ndarray
 ) -> np.ndarray | None:
     """Give every claimant its floor first and divide the rest by shares, in whole units.
 
     Args:
         shares: ``(n, batch)``, columns summing to 1.
         whole: ``(batch,)`` units to give away, at least the floors' sum.
-        low: ``(n, batch)`` least units of each claimant.
-        high: ``(n, batch)`` most units of each claimant.
+        floor: ``(n, batch)`` least units of each claimant, while it has as many left.
+        left: ``(n, batch)`` most units of each claimant.
 
     Returns:
-        ``(n, batch)`` int64, columns summing to ``whole`` exactly; None where some ``high`` binds
-        (then `split_units` has to share out what is cut off).
+        ``(n, batch)`` int64, columns summing to ``whole`` exactly; None where what is left of some
+        claimant binds (then `split_units` has to share out what is cut off).
     """
     units = np.empty(shares.shape, np.int64)
-    fits = _fill_above(shares, np.asarray(whole, dtype=np.int64), low, high, units)
+    fits = _fill_above(shares, np.asarray(whole, dtype=np.int64), floor, left, units)
     return units if fits else None
 
 
 @kernel
 def _fill_above(
-    shares: np.ndarray, whole: np.ndarray, low: np.ndarray, high: np.ndarray, units: np.ndarray
+    shares: np.ndarray, whole: np.ndarray, floor: np.ndarray, left: np.ndarray, units: np.ndarray
 ) -> bool:
     n, batch = shares.shape
     asked, room = np.empty((n, batch)), whole.copy()
     for j in range(n):
         for i in range(batch):
-            room[i] -= low[j, i]
+            room[i] -= min(floor[j, i], left[j, i])
     over = 0
     for j in range(n):
         for i in range(batch):
-            asked[j, i] = shares[j, i] * room[i] + low[j, i]
-            over += asked[j, i] > high[j, i]
+            asked[j, i] = shares[j, i] * room[i] + min(floor[j, i], left[j, i])
+            over += asked[j, i] > left[j, i]
     if over:
         return False
     _round(asked, whole, units)

@@ -107,11 +107,12 @@ class DataMixing(Problem[MixingOutcome, MixingMemory, Shares]):
         )
         first = outcome.period == 1
         if isinstance(outcome.losses, np.ndarray):
-            logs, lowest, drop, share = (np.empty_like(memory.last) for _ in range(4))
+            block = np.empty((4, *columns(memory.last).shape), memory.last.dtype)
+            logs, lowest, drop, share = (columns(values) for values in block)
             observation.digest(
                 np.log(columns(outcome.losses)), outcome.valid, first, columns(outcome.units),
                 columns(memory.last), columns(memory.start), columns(memory.lowest),
-                columns(memory.drop), columns(logs), columns(lowest), columns(drop), columns(share),
+                columns(memory.drop), *block,
             )  # fmt: skip
         else:
             xp = namespace(outcome.losses)
@@ -140,19 +141,23 @@ class DataMixing(Problem[MixingOutcome, MixingMemory, Shares]):
         # A copy in the layout of everything else: claimants first, environments in long rows.
         tilt = np.ascontiguousarray(columns(array))
         tilted = budget.anchored_shares(tilt, columns(inst.prior), self.kappa)
-        low, high = self._bounds(memory)
-        units = budget.above_floors(tilted, inst.budget, low, high)
+        units = budget.above_floors(tilted, inst.budget, columns(inst.floor), self._left(memory))
         if units is None:
+            low, _ = self._bounds(memory)
             above = (tilted * (inst.budget - total(low)) + low) / inst.budget
             return self.round(columns(above), memory)
         return Shares(columns(units))
 
     def _bounds(self, memory: MixingMemory) -> tuple[np.ndarray, np.ndarray]:
         """Least and most units of each domain in the coming period, ``(n, batch)`` each."""
+        left = self._left(memory)
+        return np.minimum(columns(memory.instance.floor), left), left
+
+    def _left(self, memory: MixingMemory) -> np.ndarray:
+        """Units each domain may still supply, ``(n, batch)``."""
         inst = memory.instance
-        return budget.bounds_left(
-            columns(inst.present), columns(inst.limit), columns(inst.floor), columns(memory.seen)
-        )
+        left: np.ndarray = columns((inst.limit - memory.seen) * inst.present)
+        return left
 
     def round(self, shares: np.ndarray, memory: MixingMemory) -> Shares:
         """Turn ``(batch, n)`` shares into whole units within this period's floors and limits."""

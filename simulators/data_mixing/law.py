@@ -171,7 +171,7 @@ def train(
         number(law.tau_z), number(law.b), number(LEAST), fading,
     )  # fmt: skip
     kept = np.exp(fading)
-    memory, recent, shock, value = (np.empty_like(state.memory) for _ in range(4))
+    memory, recent, shock, value = np.empty((4, n, batch), number)
     logs = np.empty((2 * n, batch), number)
     offset = law.offset if law.gain is not None else np.zeros_like(state.memory)
     _carry(
