@@ -18,6 +18,7 @@ from allocgym.agents.core.networks import SetPolicy
 from allocgym.agents.data_mixing.oracles import within_limits
 from allocgym.envs.core import budget
 from allocgym.envs.core.arrays import columns
+from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.data_mixing.observation import CONTEXT_FEATURES, ROW_FEATURES
 from allocgym.envs.data_mixing.problem import DataMixing, objective
 from allocgym.envs.data_mixing.records import MixingOutcome
@@ -41,6 +42,7 @@ def train(
     seed: int = 0,
     hidden: int = 48,
     recurrent: bool = True,
+    steadiness: float = 0.0,
     progress: Callable[[int, float], None] | None = None,
 ) -> tuple[SetPolicy, dict[str, Any]]:
     """Train a policy on instances drawn from a simulator.
@@ -53,11 +55,20 @@ def train(
         seed: of the weights, the instances and the noise.
         hidden: width of the policy.
         recurrent: give it a state per claimant.
+        steadiness: objective points a change of mixture costs in training, >= 0: this much for each
+            unit of ``sum_j (share_j - share_j before)^2``, summed over the episode. What a simulator
+            promises for timing holds less well on real runs than what it says of the mixture.
         progress: called with (iteration, mean fall of the objective).
 
     Returns:
         The policy, and what should be recorded of the training.
+
+    Raises:
+        AllocgymError: a negative ``steadiness``; or the objective overflowed: the instances are too
+            extreme (a smaller ``jitter`` of the scenario helps).
     """
+    if not steadiness >= 0:
+        raise AllocgymError(f"steadiness: a number >= 0 expected, given {steadiness}")
     torch.manual_seed(seed)
     policy = new_policy(problem, hidden, recurrent)
     optimiser = torch.optim.Adam(policy.parameters(), lr=lr)
@@ -68,10 +79,16 @@ def train(
     for iteration in range(iterations):
         # Training seeds live above 2**40: no benchmark seed can meet them.
         seeds = 2**40 + (seed * iterations + iteration) * batch + np.arange(batch)
-        final, extremes = _episode(problem, backend, policy, seeds)
+        final, changes, extremes = _episode(problem, backend, policy, seeds)
         low, high = min(low, extremes[0]), max(high, extremes[1])
+        price = (final + steadiness * changes).mean()
+        if not torch.isfinite(price):
+            raise AllocgymError(
+                f"training: the objective of iteration {iteration} is {price.item()}; the scenario's "
+                "instances are too extreme (lower its jitter)"
+            )
         optimiser.zero_grad()
-        final.mean().backward()
+        price.backward()
         torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
         optimiser.step()
         decay.step()
@@ -79,7 +96,8 @@ def train(
             progress(iteration + 1, -float(final.detach().mean()))
     return policy.eval(), {
         "trainer": "gradients through the simulator", "iterations": iterations, "batch": batch,
-        "episodes": iterations * batch, "seed": seed, "observation range": [low, high],
+        "episodes": iterations * batch, "seed": seed, "steadiness": steadiness,
+        "observation range": [low, high],
         "seconds": round(time.perf_counter() - begun, 1),
     }  # fmt: skip
 
@@ -92,7 +110,8 @@ def _tensor(array: np.ndarray) -> Any:
 
 def _episode(
     problem: DataMixing, backend: Any, policy: SetPolicy, seeds: np.ndarray
-) -> tuple[torch.Tensor, tuple[float, float]]:
+) -> tuple[torch.Tensor, torch.Tensor, tuple[float, float]]:
+    """Play one episode a seed: final objective, changes of the mixture, range of the features."""
     first = backend.reset(seeds)
     dynamics = backend.dynamics(_tensor)
     outcome: MixingOutcome = first.map(_tensor)
@@ -105,13 +124,16 @@ def _episode(
     begin = memory.objective
     hidden = None
     low, high = 0.0, 0.0
+    mixtures = []
     for t in range(horizon):
         observation = problem.encode(memory)
         claimants = observation["claimants"].detach()
         low, high = min(low, claimants.min().item()), max(high, claimants.max().item())
         action, _, hidden = policy(observation, hidden)
         shares = budget.anchored_shares(action.T, columns(inst.prior), problem.kappa)
-        units = within_limits(shares, inst, state.seen) * inst.budget
+        shares = within_limits(shares, inst, state.seen)
+        units = shares * inst.budget
+        mixtures.append(shares)
         state, losses = dynamics.step(state, units, t)
         measured = losses + noise * torch.randn_like(losses)
         rest = left[t + 1 :].sum(0) / max(horizon - t - 1, 1)
@@ -124,4 +146,5 @@ def _episode(
         )  # fmt: skip
         memory = problem.update(memory, outcome)
     value, violation = objective(columns(outcome.heldout), columns(memory.heldout_start), inst)
-    return value + inst.penalty * violation - begin, (low, high)
+    changes = torch.stack(mixtures).diff(dim=0).square().sum((0, 1))
+    return value + inst.penalty * violation - begin, changes, (low, high)

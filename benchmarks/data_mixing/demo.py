@@ -14,7 +14,7 @@ from allocgym.agents.data_mixing import catalogue
 from allocgym.benchmarks.core.compare import paired
 from allocgym.benchmarks.core.suite import console, run_cells, show
 from allocgym.benchmarks.data_mixing.cells import describe, run_cell
-from allocgym.benchmarks.data_mixing.training import train_agent
+from allocgym.benchmarks.data_mixing.training import FOR_REAL_RUNS, train_agent
 from allocgym.envs.core import drawing
 from allocgym.envs.core.registry import make_backend, make_problem
 
@@ -38,7 +38,9 @@ def demo(out: Path, seeds: int = 3, iterations: int = 200) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     console.print("1/4 training an agent in the simulator")
     agent_path = out / "agent.zip"
-    information = train_agent(agent_path, SCENARIO, "gradient", iterations, batch=128)
+    information = train_agent(
+        agent_path, SCENARIO, "gradient", iterations, batch=128, overrides=FOR_REAL_RUNS
+    )
     console.print(f"    {information['episodes']} episodes in {information['seconds']} s")
 
     console.print("2/4 deploying it on a real training run (pre-trains the base model first)")

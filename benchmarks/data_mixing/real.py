@@ -17,7 +17,7 @@ from allocgym.benchmarks.core.compare import as_dict, normalised_gain, paired
 from allocgym.benchmarks.core.main import Options
 from allocgym.benchmarks.core.suite import Figure, console, finish, run_cells, show
 from allocgym.benchmarks.data_mixing.cells import describe, run_cell
-from allocgym.benchmarks.data_mixing.training import train_agent
+from allocgym.benchmarks.data_mixing.training import FOR_REAL_RUNS, train_agent
 from allocgym.envs.core.registry import make_backend, make_problem
 from allocgym.simulators.core import public_data
 
@@ -245,7 +245,9 @@ def suite(options: Options) -> int:
             continue
         path = folder / f"learned-{case.scenario}.zip"
         if not path.exists():
-            trained[case.scenario] = train_agent(path, case.scenario, iterations=300)
+            trained[case.scenario] = train_agent(
+                path, case.scenario, iterations=300, overrides=FOR_REAL_RUNS
+            )
         result = run_case(case, path, seeds, folder, rivals)
         named = tuple(m for m in rivals if m in FIXED)
         results[case.name], judged = report_case(case, result, simulated(case, path, named))

@@ -13,10 +13,14 @@ from rich.progress import Progress
 from allocgym.agents.core import agent_file
 from allocgym.agents.data_mixing import catalogue
 from allocgym.envs.core.environment import AllocationVectorEnv
-from allocgym.envs.core.errors import unknown
+from allocgym.envs.core.errors import AllocgymError, unknown
 from allocgym.envs.core.registry import make_backend, make_problem
 from allocgym.envs.data_mixing.observation import ROW_FEATURES
 
+FOR_REAL_RUNS = {"jitter": 3.0, "steadiness": 0.5}
+"""What agents meant for real runs are trained with: domains unlike those the simulator was fitted to, and
+a price on changing the mixture; those are what it is least to be trusted on. Chosen on real runs of the
+fitted domains (``--suite recipes``)."""
 TRAINERS = ("gradient", "ppo", "cma", "rllib-ppo", "rllib-appo")
 
 
@@ -42,7 +46,8 @@ def train_agent(
         seed: of everything random.
         batch: environments at once.
         n_max: rows for domains while training; the agent runs at any other.
-        overrides: fields of the scenario; ``runners`` of RLlib as well, remote ones.
+        overrides: fields of the scenario; ``steadiness`` of ``"gradient"`` as well, what changing the
+            mixture costs in training; ``runners`` of RLlib, remote ones.
 
     Returns:
         What was recorded of the training.
@@ -51,9 +56,12 @@ def train_agent(
         raise unknown("trainer", trainer, TRAINERS)
     overrides = dict(overrides or {})
     runners = int(overrides.pop("runners", 0))
+    steadiness = float(overrides.pop("steadiness", 0.0))
+    if steadiness and trainer != "gradient":
+        raise AllocgymError(f"steadiness: only the trainer 'gradient' has it, given {trainer!r}")
     problem: Any = make_problem("data-mixing", n_max=n_max)
     size = 1024 if trainer == "ppo" else batch
-    backend = make_backend(problem, "twin", scenario=scenario, num_envs=size, **(overrides or {}))
+    backend = make_backend(problem, "twin", scenario=scenario, num_envs=size, **overrides)
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(f"training ({trainer})", total=iterations)
 
@@ -61,7 +69,7 @@ def train_agent(
             completed = done // (2 * size * backend.spec.horizon) if "ppo" in trainer else done
             bar.update(task, completed=completed, description=f"training, gain {value:.4f}")
 
-        note = {"scenario": scenario, "overrides": overrides or {}}
+        note = {"scenario": scenario, "overrides": overrides}
         if trainer == "cma":
             from allocgym.agents.data_mixing import index
 
@@ -77,7 +85,7 @@ def train_agent(
         if trainer.startswith("rllib"):
             from allocgym.agents.core.rllib import train_rllib
 
-            arguments = {"scenario": scenario, "n_max": n_max, **(overrides or {})}
+            arguments = {"scenario": scenario, "n_max": n_max, **overrides}
             steps = iterations * 2 * batch * backend.spec.horizon
             held = out.with_suffix(".checkpoint")
             policy, information = train_rllib(
@@ -94,7 +102,7 @@ def train_agent(
             from allocgym.agents.data_mixing import gradient
 
             policy, information = gradient.train(
-                problem, backend, iterations, seed=seed, progress=progress
+                problem, backend, iterations, seed=seed, steadiness=steadiness, progress=progress
             )
     catalogue.save_policy(out, problem, policy, {**information, **note})
     if trainer.startswith("rllib"):

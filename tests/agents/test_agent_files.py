@@ -206,3 +206,20 @@ def test_training_through_the_simulator_lowers_the_objective(problem, make_backe
     )  # fmt: skip
     assert len(seen) == 12 and np.isfinite(seen).all()
     assert np.mean(seen[-4:]) > np.mean(seen[:4])
+
+
+def test_a_price_on_changes_makes_a_steadier_policy(problem, make_backend):
+    changes = []
+    for price in (0.0, 5.0):
+        backend = make_backend(num_envs=32)
+        policy, _ = gradient.train(problem, backend, iterations=25, hidden=12, steadiness=price)
+        played = rollout(PolicyAgent(problem, policy, "learned"), backend, np.arange(32))
+        shares = np.stack([o.units / o.units.sum(1, keepdims=True) for o in played[1:]])
+        changes.append(np.square(np.diff(shares, axis=0)).sum())
+    assert changes[1] < 0.5 * changes[0]
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_training_on_instances_that_overflow_says_so(problem, make_backend):
+    with pytest.raises(AllocgymError, match="jitter"):
+        gradient.train(problem, make_backend(num_envs=256, jitter=40.0), iterations=5, hidden=12)
