@@ -67,8 +67,8 @@ def train(
         AllocgymError: a negative ``steadiness``; or the objective overflowed: the instances are too
             extreme (a smaller ``jitter`` of the scenario helps).
     """
-    if not steadiness >= 0:
-        raise AllocgymError(f"steadiness: a number >= 0 expected, given {steadiness}")
+    if not isinstance(steadiness, (int, float)) or not steadiness >= 0:
+        raise AllocgymError(f"steadiness: a number >= 0 expected, given {steadiness!r}")
     torch.manual_seed(seed)
     policy = new_policy(problem, hidden, recurrent)
     optimiser = torch.optim.Adam(policy.parameters(), lr=lr)

@@ -18,6 +18,9 @@ SUITES = {
         f"{_HOME}.fidelity:suite", "published figures, RegMix, held-out real runs (about 2 min)"
     ),
     "speed": Suite(f"{_HOME}.speed:suite", "steps per second, one core (about 2 min)"),
+    "recipes": Suite(
+        f"{_HOME}.recipes:suite", "how to train for real runs (about 20 min on two cores)", 4, 2
+    ),
     "real": Suite(
         f"{_HOME}.real:suite", "paired real training runs (about 90 min on two cores)", 10, 2
     ),

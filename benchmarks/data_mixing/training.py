@@ -56,7 +56,7 @@ def train_agent(
         raise unknown("trainer", trainer, TRAINERS)
     overrides = dict(overrides or {})
     runners = int(overrides.pop("runners", 0))
-    steadiness = float(overrides.pop("steadiness", 0.0))
+    steadiness = overrides.pop("steadiness", 0.0)
     if steadiness and trainer != "gradient":
         raise AllocgymError(f"steadiness: only the trainer 'gradient' has it, given {trainer!r}")
     problem: Any = make_problem("data-mixing", n_max=n_max)
