@@ -12,7 +12,7 @@ from allocgym.agents.rollout_budget import catalogue
 from allocgym.agents.rollout_budget.agent import RuleAgent
 from allocgym.benchmarks.rollout_budget import curves
 from allocgym.envs.core.registry import make_backend, make_problem
-from allocgym.simulators.rollout_budget.scenarios import SCENARIOS, Scenario
+from allocgym.simulators.rollout_budget.scenarios import Scenario, make
 
 LONGER = 1.25
 """Episodes run this much longer than the horizon: cheap policies get further at equal cost."""
@@ -45,8 +45,7 @@ def play(
         engine: of the simulator.
         overrides: fields of the scenario.
     """
-    made = SCENARIOS[scenario] if isinstance(scenario, str) else scenario
-    made = dataclasses.replace(made, **overrides)
+    made = make(scenario, **overrides)
     problem: Any = make_problem("rollout-budget", n_max=made.rows, mode="per_prompt")
     agent: Any = (
         catalogue.make(agent_name, problem)

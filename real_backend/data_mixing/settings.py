@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from allocgym.envs.core.errors import AllocgymError, unknown
+from allocgym.envs.core.settings import replaced
 from allocgym.envs.data_mixing.schedules import SCHEDULES
 from allocgym.real_backend.data_mixing.corpora import name_of
 from allocgym.real_backend.data_mixing.model import PRESETS
@@ -212,12 +213,8 @@ def make(scenario: str | Setting, **overrides: Any) -> Setting:
     if isinstance(scenario, str) and scenario not in SCENARIOS:
         raise unknown("scenario", scenario, SCENARIOS)
     base = SCENARIOS[scenario] if isinstance(scenario, str) else scenario
-    fields = [f.name for f in dataclasses.fields(Setting)]
-    for key in overrides:
-        if key not in fields:
-            raise unknown(f"scenario {base.scenario!r}", key, fields)
-    changes = {k: tuple(v) if isinstance(v, list) else v for k, v in overrides.items()}
-    if "domains" in changes:
+    changes = dict(overrides)
+    if isinstance(changes.get("domains"), (tuple, list)):
         names = set(map(name_of, changes["domains"]))
         kept: dict[str, Any] = {
             "source": tuple(n for n in base.source if n in names),
@@ -227,4 +224,4 @@ def make(scenario: str | Setting, **overrides: Any) -> Setting:
         if not changes.get("source", kept["source"]):
             kept["base_steps"] = 0
         changes = kept | changes
-    return dataclasses.replace(base, **changes)
+    return replaced(base, changes, f"scenario {base.scenario!r}")

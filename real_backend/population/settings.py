@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 from allocgym.envs.core.errors import AllocgymError, unknown
+from allocgym.envs.core.settings import replaced
 from allocgym.real_backend.population.tasks import TASKS
 
 DEFAULTS = {"weight_decay": 1e-5, "momentum": 0.9}
@@ -101,11 +102,4 @@ def make(scenario: str | Setting, **overrides: Any) -> Setting:
     if isinstance(scenario, str) and scenario not in SCENARIOS:
         raise unknown("scenario", scenario, SCENARIOS)
     base = SCENARIOS[scenario] if isinstance(scenario, str) else scenario
-    fields = [f.name for f in dataclasses.fields(Setting)]
-    for key in overrides:
-        if key not in fields:
-            raise unknown(f"scenario {base.scenario!r}", key, fields)
-    changes: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in overrides.items()
-    }
-    return dataclasses.replace(base, **changes)
+    return replaced(base, overrides, f"scenario {base.scenario!r}")

@@ -16,6 +16,7 @@ import torch
 from allocgym.envs.core import draws
 from allocgym.envs.core.contracts import Backend, Shares, Spec
 from allocgym.envs.core.errors import AllocgymError, unknown
+from allocgym.envs.core.settings import replaced
 from allocgym.envs.rollout_budget.problem import RolloutBudget
 from allocgym.envs.rollout_budget.records import FAMILIES, RolloutInstance, RolloutOutcome
 from allocgym.real_backend.core import checkpoints
@@ -179,11 +180,7 @@ class RealRollouts(Backend[RolloutOutcome, Shares]):
         if not self.bins and "rows" not in overrides and scenario.rows != problem.n_max:
             group = max(scenario.budget // scenario.rows, 1)
             overrides = {"budget": group * problem.n_max, **overrides, "rows": problem.n_max}
-        fields = {f.name for f in dataclasses.fields(Setting)}
-        for name in overrides:
-            if name not in fields:
-                raise unknown("argument", name, fields)
-        self.setting = dataclasses.replace(scenario, **overrides)
+        self.setting = replaced(scenario, overrides, f"scenario {scenario.regime!r}")
         self._device = devices.choose(device)
         self._threads, self._progress = threads, progress
         self.world = self._make_world(cache_dir)

@@ -14,6 +14,7 @@ import numpy as np
 from allocgym.envs.core import draws
 from allocgym.envs.core.arrays import total
 from allocgym.envs.core.errors import AllocgymError, unknown
+from allocgym.envs.core.settings import replaced
 from allocgym.envs.data_mixing.records import MixingInstance
 from allocgym.envs.data_mixing.schedules import SCHEDULES
 from allocgym.simulators.data_mixing import families
@@ -113,7 +114,7 @@ def make(name: str | Scenario, **overrides: Any) -> Scenario:
     """Return a named scenario, with fields replaced by keyword.
 
     Raises:
-        AllocgymError: no scenario or no field of that name, or a value out of range.
+        AllocgymError: no scenario or no field of that name, or a value of another kind or out of range.
     """
     if isinstance(name, Scenario):
         base = name
@@ -121,17 +122,7 @@ def make(name: str | Scenario, **overrides: Any) -> Scenario:
         base = SCENARIOS[name]
     else:
         raise unknown("scenario", name, SCENARIOS)
-    fields = [f.name for f in dataclasses.fields(Scenario)]
-    for key in overrides:
-        if key not in fields:
-            raise unknown(f"scenario {base.name!r}", key, fields)
-    for key in ("domains", "steps", "noise", "target_weight", "small"):
-        if key in overrides and not isinstance(overrides[key], (tuple, list)):
-            overrides[key] = (overrides[key], overrides[key])
-    changes: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in overrides.items()
-    }
-    return dataclasses.replace(base, **changes)
+    return replaced(base, overrides, f"scenario {base.name!r}")
 
 
 class Draw:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import json
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ import numpy as np
 from allocgym.envs.core import draws
 from allocgym.envs.core.contracts import Backend, Spec
 from allocgym.envs.core.errors import AllocgymError, unknown
+from allocgym.envs.core.settings import replaced
 from allocgym.envs.memory_mapping import board as boards
 from allocgym.envs.memory_mapping.problem import Choice, MappingOutcome, MemoryMapping
 from allocgym.envs.memory_mapping.program import Device, Program, from_trace
@@ -60,16 +60,7 @@ def make_scenario(name: str, **overrides: Any) -> Scenario:
         name, overrides = "trace", {"trace": name, **overrides}
     if name not in SCENARIOS:
         raise unknown("scenario", name, SCENARIOS)
-    fields = [f.name for f in dataclasses.fields(Scenario)]
-    for key in overrides:
-        if key not in fields:
-            close = difflib.get_close_matches(key, fields, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise AllocgymError(f"argument: no {key!r}; one of {', '.join(fields)}.{hint}")
-    for key in ("fractions", "entries"):
-        if key in overrides:
-            overrides[key] = tuple(overrides[key])
-    made = dataclasses.replace(SCENARIOS[name], **overrides)
+    made = replaced(SCENARIOS[name], overrides, f"scenario {name!r}")
     if not made.fractions or min(made.fractions) <= 0:
         raise AllocgymError(f"fractions: numbers > 0 expected, given {made.fractions}")
     if not made.entries and made.trace is None:

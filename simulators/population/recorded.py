@@ -13,6 +13,7 @@ import numpy as np
 from allocgym.envs.core import draws
 from allocgym.envs.core.contracts import Backend, Spec
 from allocgym.envs.core.errors import AllocgymError, unknown
+from allocgym.envs.core.settings import replaced
 from allocgym.envs.population.curves import Allotment, CurveBudget, CurveInstance, CurveOutcome
 from allocgym.simulators.core import public_data
 
@@ -192,14 +193,7 @@ class RecordedCurves(Backend[CurveOutcome, Allotment]):
             if scenario not in TABLES:
                 raise unknown("scenario", scenario, TABLES)
             scenario = Scenario(scenario)
-        fields = [f.name for f in dataclasses.fields(Scenario)]
-        for key in overrides:
-            if key not in fields:
-                raise unknown(f"scenario {scenario.name!r}", key, fields)
-        changes: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in overrides.items()
-        }
-        self.scenario = dataclasses.replace(scenario, **changes)
+        self.scenario = replaced(scenario, overrides, f"scenario {scenario.name!r}")
         if num_envs < 1:
             raise AllocgymError(f"num_envs: an integer >= 1 expected, given {num_envs}")
         if self.scenario.configurations > problem.n_max:

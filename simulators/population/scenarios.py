@@ -9,6 +9,7 @@ import numpy as np
 
 from allocgym.envs.core import draws
 from allocgym.envs.core.errors import AllocgymError, unknown
+from allocgym.envs.core.settings import replaced
 from allocgym.envs.population.records import PopulationInstance
 from allocgym.simulators.population.costs import CostModel
 from allocgym.simulators.population.families import FAMILIES
@@ -81,16 +82,10 @@ def make(name: str | Scenario, **overrides: Any) -> Scenario:
     if isinstance(name, str) and name not in SCENARIOS:
         raise unknown("scenario", name, SCENARIOS)
     base = SCENARIOS[name] if isinstance(name, str) else name
-    fields = [f.name for f in dataclasses.fields(Scenario)]
     changes = dict(overrides)
-    for key, value in overrides.items():
-        if key not in fields:
-            raise unknown(f"scenario {base.name!r}", key, fields)
-        if key in ("horizon", "noise"):
-            changes[key] = tuple(value) if isinstance(value, (list, tuple)) else (value, value)
-        if key == "cost" and isinstance(value, dict):
-            changes[key] = CostModel(**value)
-    return dataclasses.replace(base, **changes)
+    if isinstance(changes.get("cost"), dict):
+        changes["cost"] = CostModel(**changes["cost"])
+    return replaced(base, changes, f"scenario {base.name!r}")
 
 
 class Draw:

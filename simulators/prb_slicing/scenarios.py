@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from allocgym.envs.core.errors import AllocgymError, unknown
+from allocgym.envs.core.settings import replaced
 from allocgym.envs.prb_slicing.carriers import Carrier, carrier
 from allocgym.envs.prb_slicing.records import KINDS
 from allocgym.simulators.prb_slicing import traffic
@@ -167,15 +168,8 @@ def make(name: str | Scenario, **overrides: Any) -> Scenario:
     changes = dict(overrides)
     if "mix" in changes:
         changes["mixes"] = (str(changes.pop("mix")),)
-    fields = [f.name for f in dataclasses.fields(Scenario)]
-    for key in changes:
-        if key not in fields:
-            raise unknown(f"scenario {base.name!r}", key, [*fields, "mix"])
-    if "load" in changes and not isinstance(changes["load"], (tuple, list)):
-        changes["load"] = (float(changes["load"]), float(changes["load"]))
     if isinstance(changes.get("schedulers"), str):
         changes["schedulers"] = (changes["schedulers"],)
     if "slices" in changes and "mixes" not in changes:
         changes["mixes"] = ("-".join(["2"] * len(changes["slices"])),)
-    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}
-    return dataclasses.replace(base, **given)
+    return replaced(base, changes, f"scenario {base.name!r}", ["mix"])

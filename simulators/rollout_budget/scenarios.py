@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import json
 from pathlib import Path
@@ -14,6 +13,7 @@ from scipy import special
 
 from allocgym.envs.core import draws
 from allocgym.envs.core.errors import AllocgymError, unknown
+from allocgym.envs.core.settings import replaced
 from allocgym.envs.rollout_budget.records import CATEGORIES, FAMILIES, RolloutInstance
 from allocgym.simulators.rollout_budget import search
 from allocgym.simulators.rollout_budget.costs import CostModel
@@ -211,13 +211,7 @@ def make(scenario: str | Scenario, **overrides: Any) -> Scenario:
         if scenario not in SCENARIOS:
             raise unknown("scenario", scenario, SCENARIOS)
         scenario = SCENARIOS[scenario]
-    fields = {f.name for f in dataclasses.fields(Scenario)}
-    for name in overrides:
-        if name not in fields:
-            close = difflib.get_close_matches(name, fields, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise AllocgymError(f"argument: no {name!r} in a rollout scenario.{hint}")
-    return dataclasses.replace(scenario, **overrides)
+    return replaced(scenario, overrides, f"scenario {scenario.name!r}")
 
 
 @dataclasses.dataclass

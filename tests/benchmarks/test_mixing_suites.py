@@ -2,9 +2,9 @@ import pytest
 
 pytest.importorskip("torch")
 
-from allocgym.benchmarks.data_mixing import recipes  # noqa: E402
-from allocgym.benchmarks.data_mixing.calibrate import SETTINGS  # noqa: E402
-from allocgym.benchmarks.data_mixing.real import BASES, CASES  # noqa: E402
+from allocgym.benchmarks.data_mixing import recipes
+from allocgym.benchmarks.data_mixing.calibrate import SETTINGS
+from allocgym.benchmarks.data_mixing.real import BASES, CASES
 
 BY_NAME = {case.name: case for case in CASES}
 
