@@ -16,7 +16,7 @@ from allocgym.benchmarks.core.suite import Figure, console, finish, run_cells, s
 from allocgym.benchmarks.rollout_budget import curves, episodes
 from allocgym.benchmarks.rollout_budget.cells import describe
 from allocgym.benchmarks.rollout_budget.training import shipped_name
-from allocgym.simulators.rollout_budget.scenarios import SCENARIOS
+from allocgym.simulators.rollout_budget.scenarios import SCENARIOS, make
 
 BATTLES = ("hetero-cost", "prereq", "hard-tail")
 UNIFORMS = ("uniform", "uniform-16", "uniform-32")
@@ -31,11 +31,9 @@ def better(ours: np.ndarray, theirs: np.ndarray) -> Paired:
 
 def play_cell(cell: dict[str, Any]) -> dict[str, Any]:
     """Run one agent on one preset; a module-level function for `run_cells`."""
-    made = episodes.stretched(SCENARIOS[cell["scenario"]], episodes.LONGER)
-    first = cell.get("first", 0)
-    data = episodes.play(
-        cell["agent"], made, first + np.arange(cell["seeds"]), **cell.get("overrides", {})
-    )
+    asked = make(cell["scenario"], **cell.get("overrides", {}))
+    made = episodes.stretched(asked, episodes.LONGER)
+    data = episodes.play(cell["agent"], made, cell.get("first", 0) + np.arange(cell["seeds"]))
     return {k: v.round(6).tolist() for k, v in data.items()}
 
 
@@ -66,7 +64,7 @@ def compare(
     else:
         raw = run_cells(cells, play_cell, folder, 1)
     data = [{k: np.asarray(v) for k, v in r.items()} for r in raw]
-    limits = episodes.limits_of(data[0], SCENARIOS[scenario].horizon)
+    limits = episodes.limits_of(data[0], make(scenario, **(overrides or {})).horizon)
     out = {}
     for name, one in zip(names, data, strict=True):
         out[name] = episodes.scores(one, limits)
