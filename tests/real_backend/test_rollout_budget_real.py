@@ -186,7 +186,7 @@ def test_angles_are_cosines(build):
         ({"estimator": "ppo"}, "estimator"),
         ({"loss_weight": "token"}, "loss_weight"),
         ({"num_envs": 2}, "num_envs"),
-        ({"learning_rate": 1.0}, "argument"),
+        ({"learning_rate": 1.0}, "no 'learning_rate'"),
         ({"rows": 5, "budget": 40}, "n_max"),
         ({"budget": 10**6}, "low, high"),
     ],
