@@ -165,18 +165,19 @@ def train(
     worth = worth_of(law, state, units, lr_before)
     number = state.memory.dtype.type
     n, batch = units.shape
+    share, step = units / total(units), effort * lr
     fading = np.empty((2 * n + 1, batch), number)
     _fade(
-        units, effort, lr, law.forget, law.neglect, number(law.c2), number(law.tau),
-        number(law.tau_z), number(law.b), number(LEAST), fading,
+        share, step, law.forget, law.neglect, number(law.c2), number(law.tau), number(law.tau_z),
+        number(law.b), number(LEAST), fading,
     )  # fmt: skip
     kept = np.exp(fading)
     memory, recent, shock, value = np.empty((4, n, batch), number)
     logs = np.empty((2 * n, batch), number)
     offset = law.offset if law.gain is not None else np.zeros_like(state.memory)
     _carry(
-        units, np.empty((0, 0), number) if worth is None else worth, effort, lr, lr_before, fading,
-        kept, state.memory, state.recent, state.shock, offset, number(law.c),
+        share, np.empty((0, 0), number) if worth is None else worth, step, lr, lr_before, fading, kept,
+        state.memory, state.recent, state.shock, offset, number(law.c),
         number(1 / (1 + law.c)), number(LOW_RATE), memory, recent, shock, logs,
     )  # fmt: skip
     if law.gain is None:
@@ -231,52 +232,42 @@ def level(
 
 @kernel
 def _fade(
-    units: np.ndarray, effort: np.ndarray, lr: np.ndarray, forget: np.ndarray, neglect: np.ndarray,
-    c2: float, tau: float, tau_z: float, b: float, least: float, out: np.ndarray,
+    share: np.ndarray, step: np.ndarray, forget: np.ndarray, neglect: np.ndarray, c2: float,
+    tau: float, tau_z: float, b: float, least: float, out: np.ndarray,
 ) -> None:  # fmt: skip
     """Logarithms of what a period leaves of memory (n rows), shock (n rows) and recent share (one)."""
-    n, batch = units.shape
-    total, step, shorter = np.zeros(batch, units.dtype), np.empty_like(lr), np.empty_like(lr)
-    for j in range(n):
-        for i in range(batch):
-            total[i] += units[j, i]
+    n, batch = share.shape
+    shorter = np.empty_like(step)
     for i in range(batch):
-        step[i] = effort[i] * lr[i]
         shorter[i] = -step[i] / tau_z
         out[2 * n, i] = -step[i] / tau
     for j in range(n):
         for i in range(batch):
-            share = units[j, i] / total[i]
-            out[j, i] = -decay_of(forget[j, i], neglect[j, i], c2, share, step[i]) - least
-            out[n + j, i] = shorter[i] + shorter[i] * b * share
+            out[j, i] = -decay_of(forget[j, i], neglect[j, i], c2, share[j, i], step[i]) - least
+            out[n + j, i] = shorter[i] + shorter[i] * b * share[j, i]
 
 
 @kernel
 def _carry(
-    units: np.ndarray, worth: np.ndarray, effort: np.ndarray, lr: np.ndarray, before: np.ndarray,
+    share: np.ndarray, worth: np.ndarray, step: np.ndarray, lr: np.ndarray, before: np.ndarray,
     fading: np.ndarray, kept: np.ndarray, memory: np.ndarray, recent: np.ndarray,
     shock: np.ndarray, offset: np.ndarray, c: float, scale: float, low: float,
     new_memory: np.ndarray, new_recent: np.ndarray, new_shock: np.ndarray, logs: np.ndarray,
 ) -> None:  # fmt: skip
     """Fill the new state, and the numbers whose logarithms its losses need."""
-    n, batch = units.shape
-    one = units.dtype.type(1)
-    total, step, risen = np.zeros(batch, units.dtype), np.empty_like(lr), np.zeros_like(lr)
-    for j in range(n):
-        for i in range(batch):
-            total[i] += units[j, i]
+    n, batch = share.shape
+    one = share.dtype.type(1)
+    risen = np.zeros_like(lr)
     for i in range(batch):
-        step[i] = effort[i] * lr[i]
         if lr[i] > before[i]:
             risen[i] = max(math.log(max(lr[i], low) / max(before[i], low)) / LOG_10, 0.0)
     for j in range(n):
         for i in range(batch):
-            share = units[j, i] / total[i]
-            gain = share * worth[j, i] if worth.size else share
+            gain = share[j, i] * worth[j, i] if worth.size else share[j, i]
             new_memory[j, i] = remembered(
                 memory[j, i], kept[j, i], gain, step[i], -fading[j, i], one
             )
-            new_recent[j, i] = drawn_to(share, recent[j, i], kept[2 * n, i])
+            new_recent[j, i] = drawn_to(share[j, i], recent[j, i], kept[2 * n, i])
             new_shock[j, i] = shock[j, i] * kept[n + j, i] + risen[i]
             logs[j, i] = new_memory[j, i] + offset[j, i]
             logs[n + j, i] = (new_recent[j, i] + c) * scale
