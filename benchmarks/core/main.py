@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -39,6 +40,11 @@ class Options:
     def underpowered(self) -> bool:
         """Fewer seeds than stated: aims are printed, not judged."""
         return self.seeds < self.stated
+
+    @property
+    def cells(self) -> Path:
+        """Folder of cached cells; without ``out`` one that all suites of this machine share."""
+        return (self.out or Path(tempfile.gettempdir()) / "allocgym") / "cells"
 
 
 @dataclasses.dataclass(frozen=True)

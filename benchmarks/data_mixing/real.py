@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -238,7 +237,7 @@ def suite(options: Options) -> int:
     """Run the suite: train (or take) one agent a scenario, freeze it, run every case."""
     begun = time.time()
     seeds = options.seeds
-    folder = (options.out or Path(tempfile.gettempdir()) / "allocgym") / "cells"
+    folder = options.cells
     rivals = tuple(options.agents or FIXED)
     figures: list[Figure] = []
     results: dict[str, Any] = {}

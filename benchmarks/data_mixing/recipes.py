@@ -7,9 +7,7 @@ pilots, with other base models and other seeds.
 
 from __future__ import annotations
 
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,7 +46,7 @@ CASES = (
 def suite(options: Options) -> int:
     """Run the suite."""
     begun = time.time()
-    folder = (options.out or Path(tempfile.gettempdir()) / "allocgym") / "cells"
+    folder = options.cells
     figures: list[Figure] = []
     results: dict[str, Any] = {}
     pooled: dict[str, list[float]] = {name: [] for name in RECIPES}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 import zipfile
 from collections.abc import Callable
@@ -78,7 +77,7 @@ def trained(folder: Path, quick: bool) -> tuple[list[float], dict[str, Any]]:
 def suite(options: Options) -> int:
     """Run every cell that is not cached, then compare."""
     begun = time.time()
-    folder = (options.out or Path(tempfile.gettempdir()) / "allocgym") / "cells"
+    folder = options.cells
     folder.mkdir(parents=True, exist_ok=True)
     parameters, provenance = trained(folder, options.quick)
     settings = {"horizon": 10} if options.quick else {}

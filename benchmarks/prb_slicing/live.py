@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -74,7 +72,7 @@ def suite(options: Options) -> int:
     horizon = 60 if options.quick else 240
     mixes = options.cases or list(MIXES[:1] if options.quick else MIXES)
     agents = options.agents or list(AGENTS)
-    folder = (options.out or Path(tempfile.gettempdir()) / "allocgym") / "cells"
+    folder = options.cells
     rows: list[dict[str, Any]] = [
         {"mix": mix, "seed": seed, "agent": agent}
         for mix, seed, agent in itertools.product(mixes, range(options.seeds), agents)

@@ -205,7 +205,7 @@ def suite(options: Options) -> int:
     else:
         console.print(f"fidelity: public data not found ({public_data.VARIABLE})")
     for regime in own_runs.REGIMES:
-        made = own_runs.compare(regime, options.out, 4 if options.quick else 12)
+        made = own_runs.compare(regime, options.cells, 4 if options.quick else 12)
         if made is None:
             console.print(f"{regime}: no recorded runs of our own (run the real suite first)")
             continue

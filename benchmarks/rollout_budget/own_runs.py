@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +20,10 @@ from allocgym.simulators.rollout_budget.scenarios import SCENARIOS
 REGIMES = ("easy", "hard-tail", "mixed-cost")
 
 
-def folder_of(out: Path | None) -> Path:
-    """Where the real suite keeps its cells."""
-    return (out or Path(tempfile.gettempdir()) / "allocgym") / "cells"
-
-
-def read(regime: str, out: Path | None) -> list[dict[str, Any]]:
+def read(regime: str, cells: Path) -> list[dict[str, Any]]:
     """Finished real cells of a regime: ``{"cell": ..., "result": ...}``."""
     found = []
-    for file in sorted(folder_of(out).glob("*.json")):
+    for file in sorted(cells.glob("*.json")):
         data = json.loads(file.read_text())
         if data["cell"].get("regime") == regime and "trajectory" in data["result"]:
             found.append(data)
@@ -85,14 +79,14 @@ def simulate(
 
 
 def compare(
-    regime: str, out: Path | None, count: int
+    regime: str, cells: Path, count: int
 ) -> tuple[dict[str, np.ndarray], dict[str, float]] | None:
     """Real and simulated areas of a regime's policies; None without enough runs.
 
     The law is fitted to the uniform runs but the last seed's and to one ``anti`` run; every other
     run and policy is predicted.
     """
-    found = read(regime, out)
+    found = read(regime, cells)
     real: dict[str, dict[int, float]] = {}
     for data in found:
         real.setdefault(data["cell"]["agent"], {})[data["cell"]["seed"]] = area_of(data)
@@ -106,7 +100,7 @@ def compare(
         return None
     chosen = [as_run(d) for d in [*uniform[: max(len(uniform) - 1, 1)], anti[0]]]
     fit = calibration.fit_runs(chosen, [], f"own GRPO runs, regime {regime}")
-    path = folder_of(out).parent / f"fit-{regime}.json"
+    path = cells.parent / f"fit-{regime}.json"
     write_json(path, fit)
     simulated = {}
     for name in real:

@@ -14,7 +14,6 @@ from allocgym.benchmarks.core.compare import Paired, as_dict, holm, paired
 from allocgym.benchmarks.core.main import Options
 from allocgym.benchmarks.core.suite import Figure, console, finish, run_cells, show
 from allocgym.benchmarks.rollout_budget import cells, curves
-from allocgym.benchmarks.rollout_budget.own_runs import folder_of
 from allocgym.envs.core.errors import unknown
 
 REGIMES = ("hard-tail", "mixed-cost", "easy")
@@ -139,7 +138,7 @@ def suite(options: Options) -> int:
     then two seeds of uniform and anti in one regime are run.
     """
     begun = time.time()
-    folder = folder_of(options.out)
+    folder = options.cells
     figures: list[Figure] = []
     results: dict[str, Any] = {}
     cpu = 0.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -157,7 +156,7 @@ def judge(scenario: str, axis: str, scores: Scores, ours: str, tuned: str) -> Fi
 def suite(options: Options) -> int:
     """Run the suite."""
     begun = time.time()
-    folder = (options.out or Path(tempfile.gettempdir()) / "allocgym") / "cells"
+    folder = options.cells
     figures: list[Figure] = []
     results: dict[str, Any] = {}
     names = options.agents or list(catalogue.RULES)
