@@ -18,9 +18,11 @@ from allocgym.envs.core.errors import AllocgymError, unknown
 from allocgym.envs.core.journal import write_json
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
     help="Who gets how much of a training budget: train, deploy and compare allocation agents.",
-)  # fmt: skip
+)
 console = Console()
 
 Problem = Annotated[str, typer.Argument(help="Problem, such as data-mixing.")]
@@ -165,11 +167,18 @@ def deploy(
         raise unknown("engine", engine, ("local", "ray"))
     folder = folder or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
     arguments = {
-        "problem": problem, "agent": agent, "backend": backend,
-        "scenario": scenario or desk.scenario, "seed": seed, "fallback": fallback or desk.fallback,
-        "max_change": max_change, "max_seconds": max_seconds,
-        "max_cost": max_cost, "shadow": shadow, "overrides": _overrides(override),
-    }  # fmt: skip
+        "problem": problem,
+        "agent": agent,
+        "backend": backend,
+        "scenario": scenario or desk.scenario,
+        "seed": seed,
+        "fallback": fallback or desk.fallback,
+        "max_change": max_change,
+        "max_seconds": max_seconds,
+        "max_cost": max_cost,
+        "shadow": shadow,
+        "overrides": _overrides(override),
+    }
     if (folder / "journal.jsonl").exists() or (folder / "fleet.jsonl").exists():
         raise AllocgymError(f"{folder}: holds a run already; `allocgym resume {folder}`")
     deploying.check_agents(arguments)

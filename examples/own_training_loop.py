@@ -39,20 +39,40 @@ def outcome_of(
     n = len(DOMAINS)
     row = np.ones((1, n))
     instance = MixingInstance(
-        present=row > 0, prior=row / n, weight=row / n, source=row < 0, unique=row * 1e9,
-        limit=np.full((1, n), PERIODS * SEQUENCES), floor=np.full((1, n), 2),
-        graph=np.zeros((1, n, n)), budget=np.array([SEQUENCES]), horizon=np.array([PERIODS]),
-        effort=np.array([0.2]), noise=np.array([0.01]), epsilon=np.array([np.inf]),
-        penalty=np.array([0.0]), worst=np.array([0.0]), hidden=np.array([0.0]),
-    )  # fmt: skip
+        present=row > 0,
+        prior=row / n,
+        weight=row / n,
+        source=row < 0,
+        unique=row * 1e9,
+        limit=np.full((1, n), PERIODS * SEQUENCES),
+        floor=np.full((1, n), 2),
+        graph=np.zeros((1, n, n)),
+        budget=np.array([SEQUENCES]),
+        horizon=np.array([PERIODS]),
+        effort=np.array([0.2]),
+        noise=np.array([0.01]),
+        epsilon=np.array([np.inf]),
+        penalty=np.array([0.0]),
+        worst=np.array([0.0]),
+        hidden=np.array([0.0]),
+    )
     measured = np.array([losses])
     return MixingOutcome(
-        spent=np.array([int(last.sum())]), seconds=np.array([0.0]), ready=row > 0,
-        valid=np.array([bool(np.isfinite(measured).all())]), failure=np.array([0]),
-        done=np.array([period == PERIODS]), losses=measured, heldout=measured, units=last[None],
-        seen=seen[None], period=np.array([period]), lr=np.array([1.0]),
-        lr_left=np.array([float(period < PERIODS)]), instance=instance,
-    )  # fmt: skip
+        spent=np.array([int(last.sum())]),
+        seconds=np.array([0.0]),
+        ready=row > 0,
+        valid=np.array([bool(np.isfinite(measured).all())]),
+        failure=np.array([0]),
+        done=np.array([period == PERIODS]),
+        losses=measured,
+        heldout=measured,
+        units=last[None],
+        seen=seen[None],
+        period=np.array([period]),
+        lr=np.array([1.0]),
+        lr_left=np.array([float(period < PERIODS)]),
+        instance=instance,
+    )
 
 
 def main() -> None:
@@ -61,9 +81,15 @@ def main() -> None:
     agent = sys.argv[2] if len(sys.argv) > 2 else "odm"
     problem = DataMixing(n_max=len(DOMAINS))
     spec = Spec(
-        problem=problem.id, scenario="own loop", backend="own loop", claimants=DOMAINS,
-        n_max=len(DOMAINS), unit="sequence", horizon=PERIODS, batch_size=1,
-    )  # fmt: skip
+        problem=problem.id,
+        scenario="own loop",
+        backend="own loop",
+        claimants=DOMAINS,
+        n_max=len(DOMAINS),
+        unit="sequence",
+        horizon=PERIODS,
+        batch_size=1,
+    )
     controller = Controller(catalogue.make(agent, problem), spec, folder)
 
     torch.manual_seed(0)

@@ -96,18 +96,14 @@ class Predictor(Protocol):
         deterministic: bool = False,
     ) -> tuple[np.ndarray, Any]:
         """Return actions and the next state."""
-        ...  # fmt: skip
+        ...
 
 
 class PolicyAgent(Agent[Any, Any]):
     """Turns anything with ``predict`` into an agent, through the problem's encode and decode."""
 
     def __init__(
-        self,
-        problem: Problem,
-        policy: Predictor,
-        name: str = "learned",
-        deterministic: bool = True,
+        self, problem: Problem, policy: Predictor, name: str = "learned", deterministic: bool = True
     ) -> None:
         super().__init__(problem)
         self.policy = policy

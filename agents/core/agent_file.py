@@ -49,10 +49,14 @@ def save(
         provenance: how it was made (scenario, seed, steps, seconds, observation ranges).
     """
     description = {
-        "schema": SCHEMA, "problem": problem.id, "encoder": encoder_hash(problem), "kind": kind,
-        "settings": settings, "kappa": getattr(problem, "kappa", None),
+        "schema": SCHEMA,
+        "problem": problem.id,
+        "encoder": encoder_hash(problem),
+        "kind": kind,
+        "settings": settings,
+        "kappa": getattr(problem, "kappa", None),
         "provenance": {"python": platform.python_version(), **(provenance or {})},
-    }  # fmt: skip
+    }
     with atomic(path, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("agent.json", json.dumps(description, indent=1))
         if weights is not None:

@@ -90,11 +90,13 @@ class Controller:
         keyed = Keyed(verdict.decision, f"period-{period}", period, verdict.interventions)
         self.journal.append(
             {
-                "kind": "decision", "key": keyed.key, "data": verdict.decision.to_json(),
+                "kind": "decision",
+                "key": keyed.key,
+                "data": verdict.decision.to_json(),
                 "interventions": list(verdict.interventions),
                 "proposed": None if verdict.proposed is None else verdict.proposed.to_json(),
             }
-        )  # fmt: skip
+        )
         self.decisions.append(keyed)
         return keyed
 
@@ -124,9 +126,10 @@ class Controller:
                 self._decide()
                 decision: Decision = agent.problem.decision_type.from_json(entry["data"])
                 self.decisions.append(
-                    Keyed(decision, entry["key"], len(self.decisions),
-                          tuple(entry["interventions"]))
-                )  # fmt: skip
+                    Keyed(
+                        decision, entry["key"], len(self.decisions), tuple(entry["interventions"])
+                    )
+                )
             else:
                 raise CorruptFileError(
                     f"{self.journal.path}: entry {number + 1} is neither outcome nor decision"

@@ -39,8 +39,11 @@ class SetPolicy(nn.Module):
     ) -> None:
         super().__init__()
         self.settings: dict[str, Any] = {
-            "rows": rows, "context": context, "hidden": hidden, "recurrent": recurrent,
-        }  # fmt: skip
+            "rows": rows,
+            "context": context,
+            "hidden": hidden,
+            "recurrent": recurrent,
+        }
         self.choices = None if choices is None else [int(c) for c in choices]
         if self.choices is not None:
             self.settings["choices"] = self.choices

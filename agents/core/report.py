@@ -112,11 +112,14 @@ def deployment_report(
     events = [(k.period, note) for k in controller.decisions for note in k.interventions]
     accounts = [(name, *values) for name, values in ledger.items() if isinstance(values, list)]
     parts = [
-        "<h2>Allocation and outcome</h2>", image(picture),
-        "<h2>Ledger (budget units)</h2>", table(["account", "units"], accounts),
+        "<h2>Allocation and outcome</h2>",
+        image(picture),
+        "<h2>Ledger (budget units)</h2>",
+        table(["account", "units"], accounts),
         "<h2>Guard events</h2>",
         table(["period", "event"], events) if events else "<p>None.</p>",
-        "<h2>Decisions</h2>", table(list(shown), shown.values.tolist()),
+        "<h2>Decisions</h2>",
+        table(list(shown), shown.values.tolist()),
         "" if shown is frame else "<p>What each claimant got: decisions.parquet.</p>",
-    ]  # fmt: skip
+    ]
     return write(folder / "report.html", "Deployment report", parts)

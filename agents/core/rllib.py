@@ -76,9 +76,12 @@ class SetRLModule(TorchRLModule, ValueFunctionAPI):
         space: Any = self.observation_space
         config: Any = self.model_config
         self.set_policy = SetPolicy(
-            space["claimants"].shape[-1], space["context"].shape[-1], config.get("hidden", 48),
-            recurrent=False, skip={int(k): v for k, v in (config.get("skip") or {}).items()},
-        )  # fmt: skip
+            space["claimants"].shape[-1],
+            space["context"].shape[-1],
+            config.get("hidden", 48),
+            recurrent=False,
+            skip={int(k): v for k, v in (config.get("skip") or {}).items()},
+        )
         self.log_std = torch.nn.Parameter(torch.tensor(float(config.get("log_std", -1.5))))
         self.action_dist_cls = MaskedGaussian
 
@@ -140,11 +143,15 @@ def configure(
     config: Any = PPOConfig() if algorithm == "ppo" else APPOConfig()
     config = (
         config.environment(
-            env_id, env_config=arguments, observation_space=observations, action_space=actions,
+            env_id,
+            env_config=arguments,
+            observation_space=observations,
+            action_space=actions,
             disable_env_checking=True,
         )
         .env_runners(
-            num_env_runners=runners, num_envs_per_env_runner=num_envs,
+            num_env_runners=runners,
+            num_envs_per_env_runner=num_envs,
             gym_env_vectorize_mode=gym.VectorizeMode.VECTOR_ENTRY_POINT,
             rollout_fragment_length=2 * horizon if algorithm == "ppo" else horizon,
         )
@@ -154,17 +161,26 @@ def configure(
         .rl_module(
             rl_module_spec=RLModuleSpec(
                 module_class=SetRLModule,
-                model_config={"hidden": hidden, "skip": {str(k): v for k, v in (skip or {}).items()}},
+                model_config={
+                    "hidden": hidden,
+                    "skip": {str(k): v for k, v in (skip or {}).items()},
+                },
             )
         )
         .debugging(seed=seed, log_level="ERROR")
-    )  # fmt: skip
+    )
     shared: dict[str, Any] = {"gamma": 1.0, "lr": 1e-3, "grad_clip": 0.5}
     if algorithm == "ppo":
         return config.training(
-            **shared, lambda_=0.95, train_batch_size_per_learner=batch, minibatch_size=min(4096, batch),
-            num_epochs=4, use_kl_loss=False, entropy_coeff=0.0, vf_clip_param=10.0,
-        )  # fmt: skip
+            **shared,
+            lambda_=0.95,
+            train_batch_size_per_learner=batch,
+            minibatch_size=min(4096, batch),
+            num_epochs=4,
+            use_kl_loss=False,
+            entropy_coeff=0.0,
+            vf_clip_param=10.0,
+        )
     return config.training(
         **shared, train_batch_size_per_learner=horizon * num_envs, entropy_coeff=0.0
     )
@@ -232,10 +248,14 @@ def train_rllib(
     finally:
         algo.stop()
     return policy, {
-        "trainer": f"{algorithm.upper()} (RLlib)", "steps": done, "seed": seed, "restarts": restarts,
+        "trainer": f"{algorithm.upper()} (RLlib)",
+        "steps": done,
+        "seed": seed,
+        "restarts": restarts,
         "seconds": round(time.perf_counter() - begun, 1),
-        "seconds sampling": round(sampling, 1), "seconds learning": round(learning, 1),
-    }  # fmt: skip
+        "seconds sampling": round(sampling, 1),
+        "seconds learning": round(learning, 1),
+    }
 
 
 def _take_up(algo: Algorithm, checkpoint: Path | None) -> None:

@@ -80,9 +80,10 @@ class SB3VecEnv(VecEnv):
             for i in np.flatnonzero(done):
                 last = {k: v[i] for k, v in final.items()} if isinstance(final, dict) else final[i]
                 infos[i] = {
-                    "terminal_observation": last, "TimeLimit.truncated": False,
+                    "terminal_observation": last,
+                    "TimeLimit.truncated": False,
                     "episode": {"r": self._returns[i], "l": int(self._lengths[i]), "t": seconds},
-                }  # fmt: skip
+                }
             self._returns[done] = 0
             self._lengths[done] = 0
         return self._observe(observation), reward.astype(np.float32), done, infos
@@ -272,15 +273,26 @@ def train_ppo(
     if choices is not None:
         shape = {"hidden": hidden, "choices": choices, "first": first}
     model = PPO(
-        kind, SB3VecEnv(env), n_steps=length, ent_coef=entropy,
-        batch_size=min(4096, length * env.num_envs), n_epochs=4,
-        learning_rate=lambda left: rate * left + rate / 100, gamma=gamma, gae_lambda=0.95,
-        policy_kwargs=shape, seed=seed, device="cpu",
-    )  # fmt: skip
+        kind,
+        SB3VecEnv(env),
+        n_steps=length,
+        ent_coef=entropy,
+        batch_size=min(4096, length * env.num_envs),
+        n_epochs=4,
+        learning_rate=lambda left: rate * left + rate / 100,
+        gamma=gamma,
+        gae_lambda=0.95,
+        policy_kwargs=shape,
+        seed=seed,
+        device="cpu",
+    )
     model.learn(steps, callback=_Report(progress) if progress else None)
     policy = model.policy.set_policy
     assert isinstance(policy, SetPolicy)
     return policy.eval(), {
-        "trainer": "PPO (Stable-Baselines3)", "steps": steps, "seed": seed,
-        "episodes": steps // horizon, "seconds": round(time.perf_counter() - begun, 1),
-    }  # fmt: skip
+        "trainer": "PPO (Stable-Baselines3)",
+        "steps": steps,
+        "seed": seed,
+        "episodes": steps // horizon,
+        "seconds": round(time.perf_counter() - begun, 1),
+    }

@@ -57,7 +57,9 @@ def tune(
         if progress is not None:
             progress(iteration + 1, -min(scores))
     return [round(float(v), 6) for v in search.result.xfavorite], {
-        "trainer": "CMA-ES", "iterations": iterations, "seed": seed,
+        "trainer": "CMA-ES",
+        "iterations": iterations,
+        "seed": seed,
         "episodes": iterations * batch * search.popsize,
         "seconds": round(time.perf_counter() - begun, 1),
-    }  # fmt: skip
+    }

@@ -29,9 +29,12 @@ def new_policy(problem: DataMixing, hidden: int = 48, recurrent: bool = True) ->
     prior = ROW_FEATURES.index("log prior x K")
     weight = ROW_FEATURES.index("log weight x K")
     return SetPolicy(
-        len(ROW_FEATURES), len(CONTEXT_FEATURES), hidden, recurrent,
+        len(ROW_FEATURES),
+        len(CONTEXT_FEATURES),
+        hidden,
+        recurrent,
         skip={prior: -1 / problem.kappa, weight: 1 / problem.kappa},
-    )  # fmt: skip
+    )
 
 
 def train(
@@ -95,11 +98,15 @@ def train(
         if progress is not None:
             progress(iteration + 1, -float(final.detach().mean()))
     return policy.eval(), {
-        "trainer": "gradients through the simulator", "iterations": iterations, "batch": batch,
-        "episodes": iterations * batch, "seed": seed, "steadiness": steadiness,
+        "trainer": "gradients through the simulator",
+        "iterations": iterations,
+        "batch": batch,
+        "episodes": iterations * batch,
+        "seed": seed,
+        "steadiness": steadiness,
         "observation range": [low, high],
         "seconds": round(time.perf_counter() - begun, 1),
-    }  # fmt: skip
+    }
 
 
 def _tensor(array: np.ndarray) -> Any:
@@ -138,12 +145,21 @@ def _episode(
         measured = losses + noise * torch.randn_like(losses)
         rest = left[t + 1 :].sum(0) / max(horizon - t - 1, 1)
         outcome = MixingOutcome(
-            spent=outcome.spent, seconds=outcome.seconds, ready=outcome.ready,
-            valid=outcome.valid, failure=outcome.failure, done=outcome.done,
-            losses=columns(measured.clamp(min=1e-3)), heldout=columns(losses),
-            units=columns(units), seen=columns(state.seen), period=outcome.period + 1,
-            lr=_tensor(left[min(t + 1, horizon - 1)]), lr_left=_tensor(rest), instance=inst,
-        )  # fmt: skip
+            spent=outcome.spent,
+            seconds=outcome.seconds,
+            ready=outcome.ready,
+            valid=outcome.valid,
+            failure=outcome.failure,
+            done=outcome.done,
+            losses=columns(measured.clamp(min=1e-3)),
+            heldout=columns(losses),
+            units=columns(units),
+            seen=columns(state.seen),
+            period=outcome.period + 1,
+            lr=_tensor(left[min(t + 1, horizon - 1)]),
+            lr_left=_tensor(rest),
+            instance=inst,
+        )
         memory = problem.update(memory, outcome)
     value, violation = objective(columns(outcome.heldout), columns(memory.heldout_start), inst)
     changes = torch.stack(mixtures).diff(dim=0).square().sum((0, 1))

@@ -15,9 +15,15 @@ from allocgym.envs.data_mixing.observation import ROW_FEATURES
 from allocgym.envs.data_mixing.problem import DataMixing
 
 TERMS = (
-    "log weight", "log prior", "is source", "log loss / start", "log loss slope",
-    "slack to lowest", "progress x source", "learning rate x source",
-)  # fmt: skip
+    "log weight",
+    "log prior",
+    "is source",
+    "log loss / start",
+    "log loss slope",
+    "slack to lowest",
+    "progress x source",
+    "learning rate x source",
+)
 
 
 class IndexMixer(MixingAgent):
@@ -40,10 +46,15 @@ class IndexMixer(MixingAgent):
         column = {name: rows[..., i] for i, name in enumerate(ROW_FEATURES)}
         source = column["is source"]
         terms = (
-            column["log weight x K"], column["log prior x K"], source,
-            column["log loss / start"], column["log loss slope, 1 period"],
-            column["log loss / own lowest"], context[:, :1] * source, context[:, 2:3] * source,
-        )  # fmt: skip
+            column["log weight x K"],
+            column["log prior x K"],
+            source,
+            column["log loss / start"],
+            column["log loss slope, 1 period"],
+            column["log loss / own lowest"],
+            context[:, :1] * source,
+            context[:, 2:3] * source,
+        )
         score = sum(w * t for w, t in zip(self.weights, terms, strict=True))
         score = np.where(self.outcome.instance.present, score, -np.inf)
         p = np.exp(score - score.max(1, keepdims=True))

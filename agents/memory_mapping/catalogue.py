@@ -28,9 +28,16 @@ RULES: dict[str, Callable[[MemoryMapping], Agent]] = {
     "random": playing.RandomPlayer,
 }
 SOLVERS = (
-    "drop-all", *orders.GREEDY, "learned", "ppo", "best-of", "order-climb", "learned+climb", "tree",
+    "drop-all",
+    *orders.GREEDY,
+    "learned",
+    "ppo",
+    "best-of",
+    "order-climb",
+    "learned+climb",
+    "tree",
     "cp-sat",
-)  # fmt: skip
+)
 
 
 def names() -> list[str]:
@@ -94,9 +101,13 @@ def best_of(
 
 
 def solve(
-    name: str, program: Program, device: Device, seconds: float = 1.0, seed: int = 0,
+    name: str,
+    program: Program,
+    device: Device,
+    seconds: float = 1.0,
+    seed: int = 0,
     learned: Priorities | None = None,
-) -> Solved:  # fmt: skip
+) -> Solved:
     """Solve one program.
 
     Args:

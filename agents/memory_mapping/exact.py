@@ -180,22 +180,32 @@ def cp_sat(
     plans = [] if start is None else [start]
     if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         actions = [
-            STAY if s in stay and solver.value(stay[s]) else
-            COPY if s in copy and solver.value(copy[s]) else DROP
+            STAY
+            if s in stay and solver.value(stay[s])
+            else COPY
+            if s in copy and solver.value(copy[s])
+            else DROP
             for s in range(len(program.segments))
-        ]  # fmt: skip
+        ]
         plans.extend(realise(program, device, actions))
     plan = max(plans, key=lambda p: saved(program, device, p), default=Plan())
     return Solution(
-        saved(program, device, plan), 1 - lower / whole, plan, time.process_time() - begun,
+        saved(program, device, plan),
+        1 - lower / whole,
+        plan,
+        time.process_time() - begun,
         solver.status_name(status),
-    )  # fmt: skip
+    )
 
 
 def _hint(
-    model: Any, program: Program, start: Plan, stay: dict[int, Any], copy: dict[int, Any],
+    model: Any,
+    program: Program,
+    start: Plan,
+    stay: dict[int, Any],
+    copy: dict[int, Any],
     ramps: dict[int, dict[int, Any]],
-) -> None:  # fmt: skip
+) -> None:
     chosen: dict[tuple[int, int], tuple[int, Residence]] = {}
     for r in start.residences:
         for n, use in enumerate(r.uses):

@@ -50,9 +50,13 @@ class Priorities:
         import torch
 
         agent_file.save(
-            path, MemoryMapping(), KIND, {"features": list(orders.FEATURES)},
-            {"weights": torch.tensor(self.weights)}, provenance,
-        )  # fmt: skip
+            path,
+            MemoryMapping(),
+            KIND,
+            {"features": list(orders.FEATURES)},
+            {"weights": torch.tensor(self.weights)},
+            provenance,
+        )
 
     @classmethod
     def load(cls, path: Path) -> Priorities:
@@ -66,9 +70,12 @@ class Priorities:
 
 
 def train(
-    pairs: Sequence[tuple[Program, Device]], members: int = 4, iterations: int = 40, seed: int = 0,
+    pairs: Sequence[tuple[Program, Device]],
+    members: int = 4,
+    iterations: int = 40,
+    seed: int = 0,
     progress: Callable[[int, float], None] | None = None,
-) -> tuple[Priorities, dict[str, Any]]:  # fmt: skip
+) -> tuple[Priorities, dict[str, Any]]:
     """Train a portfolio, one member after the other.
 
     Member k maximises the mean over programs of the best of members 1 to k (fraction of the all-slow
@@ -100,10 +107,12 @@ def train(
     best = np.full(len(pairs), -np.inf)
 
     def play(w: np.ndarray, which: np.ndarray) -> np.ndarray:
-        return np.array([
-            placers[i].order(ids[i][np.argsort(-(tables[i] @ w), kind="stable")]) - floor[i]
-            for i in which
-        ])  # fmt: skip
+        return np.array(
+            [
+                placers[i].order(ids[i][np.argsort(-(tables[i] @ w), kind="stable")]) - floor[i]
+                for i in which
+            ]
+        )
 
     found: list[np.ndarray] = []
     everything = np.arange(len(pairs))
@@ -129,8 +138,12 @@ def train(
         best = gains[chosen]
         found.append(np.array(tried[chosen]) / np.abs(tried[chosen]).max())
     provenance = {
-        "trainer": "cma", "members": members, "iterations": iterations, "seed": seed,
-        "programs": sorted({p.name for p, _ in pairs}), "gain_over_xla": float(best.mean()),
+        "trainer": "cma",
+        "members": members,
+        "iterations": iterations,
+        "seed": seed,
+        "programs": sorted({p.name for p, _ in pairs}),
+        "gain_over_xla": float(best.mean()),
         "seconds": round(time.process_time() - begun, 1),
-    }  # fmt: skip
+    }
     return Priorities(np.array(found)), provenance

@@ -40,9 +40,12 @@ class SegmentActorCritic(MaskableActorCriticPolicy):
         space: Any = self.observation_space
         choices: Any = self.action_space
         self.segments = segments.SegmentPolicy(
-            space["claimants"].shape[-1], space["context"].shape[-1], int(choices.n), self._hidden,
+            space["claimants"].shape[-1],
+            space["context"].shape[-1],
+            int(choices.n),
+            self._hidden,
             self._current,
-        )  # fmt: skip
+        )
         optimizer: Any = self.optimizer_class
         self.optimizer = optimizer(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
 
@@ -73,9 +76,15 @@ class SegmentActorCritic(MaskableActorCriticPolicy):
 
 
 def train(
-    env: AllocationVectorEnv, steps: int, seed: int = 0, hidden: int = 64, n_steps: int = 64,
-    rate: float = 1e-3, entropy: float = 0.01, progress: Callable[[int, float], None] | None = None,
-) -> tuple[segments.SegmentPolicy, dict[str, Any]]:  # fmt: skip
+    env: AllocationVectorEnv,
+    steps: int,
+    seed: int = 0,
+    hidden: int = 64,
+    n_steps: int = 64,
+    rate: float = 1e-3,
+    entropy: float = 0.01,
+    progress: Callable[[int, float], None] | None = None,
+) -> tuple[segments.SegmentPolicy, dict[str, Any]]:
     """Train a segment policy by masked PPO.
 
     Args:
@@ -93,17 +102,27 @@ def train(
     """
     begun = time.perf_counter()
     model = MaskablePPO(
-        SegmentActorCritic, MaskedVecEnv(env), n_steps=n_steps, ent_coef=entropy,
-        batch_size=min(2048, n_steps * env.num_envs), n_epochs=4, gamma=1.0, gae_lambda=0.98,
-        learning_rate=lambda left: rate * left + rate / 100, seed=seed, device="cpu",
+        SegmentActorCritic,
+        MaskedVecEnv(env),
+        n_steps=n_steps,
+        ent_coef=entropy,
+        batch_size=min(2048, n_steps * env.num_envs),
+        n_epochs=4,
+        gamma=1.0,
+        gae_lambda=0.98,
+        learning_rate=lambda left: rate * left + rate / 100,
+        seed=seed,
+        device="cpu",
         policy_kwargs={"current": segments.CURRENT[env.problem.id], "hidden": hidden},
-    )  # fmt: skip
+    )
     model.learn(steps, callback=_Report(progress) if progress else None)
     made: Any = model.policy
     policy: segments.SegmentPolicy = made.segments
     returns = [float(e["r"]) for e in model.ep_info_buffer or []]
     return policy.eval(), {
-        "trainer": "masked PPO (sb3-contrib)", "steps": steps, "seed": seed,
+        "trainer": "masked PPO (sb3-contrib)",
+        "steps": steps,
+        "seed": seed,
         "last_return": float(np.mean(returns)) if returns else None,
         "seconds": round(time.perf_counter() - begun, 1),
-    }  # fmt: skip
+    }

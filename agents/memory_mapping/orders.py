@@ -13,10 +13,18 @@ from allocgym.envs.memory_mapping.plan import Plan
 from allocgym.envs.memory_mapping.program import Device, Program
 
 FEATURES = (
-    "log size", "log benefit per byte", "log benefit", "uses", "log distance", "parameter",
-    "idle over size", "program position", "log gap", "share of capacity",
+    "log size",
+    "log benefit per byte",
+    "log benefit",
+    "uses",
+    "log distance",
+    "parameter",
+    "idle over size",
+    "program position",
+    "log gap",
+    "share of capacity",
     "log benefit per area",
-)  # fmt: skip
+)
 
 
 def candidates(program: Program) -> np.ndarray:
@@ -37,10 +45,14 @@ def benefits(program: Program, device: Device) -> np.ndarray:
     out = np.zeros(len(program.tensors))
     for i, x in enumerate(program.tensors):
         touched = [t for t in (x.born, *x.uses) if t >= 0]
-        each = np.array([
-            min(x.size * per_byte, memory[t] - comp[t]) if memory[t] > comp[t] else memory[t] - comp[t]
-            for t in touched
-        ])  # fmt: skip
+        each = np.array(
+            [
+                min(x.size * per_byte, memory[t] - comp[t])
+                if memory[t] > comp[t]
+                else memory[t] - comp[t]
+                for t in touched
+            ]
+        )
         positive = each[each > 0]
         out[i] = positive.sum() if len(positive) else each.max(initial=-1.0)
     return out
@@ -58,14 +70,21 @@ def features(program: Program, device: Device) -> np.ndarray:
         start = max(x.born, 0)
         gaps = np.diff([start, *uses])
         room = before[uses[0]] - before[start]
-        rows.append([
-            np.log(x.size), np.log(gain[i] / x.size * device.slow + 1e-3),
-            np.log(gain[i] / program.all_slow(device) + 1e-5), len(x.uses),
-            np.log1p(uses[-1] - start), x.born < 0, min(room / x.size, 4.0),
-            uses[0] / len(program.ops), np.log1p(gaps.max(initial=0)),
-            min(x.size / device.capacity, 1.0),
+        rows.append(
+            [
+                np.log(x.size),
+                np.log(gain[i] / x.size * device.slow + 1e-3),
+                np.log(gain[i] / program.all_slow(device) + 1e-5),
+                len(x.uses),
+                np.log1p(uses[-1] - start),
+                x.born < 0,
+                min(room / x.size, 4.0),
+                uses[0] / len(program.ops),
+                np.log1p(gaps.max(initial=0)),
+                min(x.size / device.capacity, 1.0),
                 np.log(gain[i] / x.size * device.slow / (uses[-1] - start + 1) + 1e-4),
-        ])  # fmt: skip
+            ]
+        )
     table = np.array(rows, float)
     table[:, 0] -= np.log(device.capacity)
     spread = table.std(0)
@@ -75,8 +94,12 @@ def features(program: Program, device: Device) -> np.ndarray:
 def first_fit(program: Program, device: Device) -> np.ndarray:
     """Program order: earlier births first, parameters when they are used."""
     ids = candidates(program)
-    when = [max(program.tensors[i].born, 0) if program.tensors[i].born >= 0
-            else program.tensors[i].uses[0] for i in ids]  # fmt: skip
+    when = [
+        max(program.tensors[i].born, 0)
+        if program.tensors[i].born >= 0
+        else program.tensors[i].uses[0]
+        for i in ids
+    ]
     return ids[np.argsort(when, kind="stable")]
 
 
@@ -101,8 +124,11 @@ def xla(program: Program, device: Device) -> np.ndarray:
 
 
 GREEDY: dict[str, Callable[[Program, Device], np.ndarray]] = {
-    "first-fit": first_fit, "size": by_size, "density": by_density, "xla": xla,
-}  # fmt: skip
+    "first-fit": first_fit,
+    "size": by_size,
+    "density": by_density,
+    "xla": xla,
+}
 
 
 def by_weights(weights: np.ndarray) -> Callable[[Program, Device], np.ndarray]:

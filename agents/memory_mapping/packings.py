@@ -31,22 +31,44 @@ from allocgym.envs.memory_mapping.packing import (
 KIND = "packing-priorities"
 PRETRAINED = Path(__file__).parent / "pretrained" / "packing.zip"
 TRAITS = (
-    "log size", "log lifetime", "log area", "contention", "birth", "neighbours", "pressure beside",
-)  # fmt: skip
+    "log size",
+    "log lifetime",
+    "log area",
+    "contention",
+    "birth",
+    "neighbours",
+    "pressure beside",
+)
 SOLVERS = (
-    "program", "size", "lifetime", "area", "contention", "learned", "climb", "learned+climb",
-    "cp-sat", "minimalloc",
-)  # fmt: skip
+    "program",
+    "size",
+    "lifetime",
+    "area",
+    "contention",
+    "learned",
+    "climb",
+    "learned+climb",
+    "cp-sat",
+    "minimalloc",
+)
 
 
 def traits(b: Buffers) -> np.ndarray:
     """``(n, len(TRAITS))`` standardised descriptions of every buffer."""
     life = (b.upper - b.lower).astype(float)
     beside = (b.lower[:, None] < b.upper) & (b.lower < b.upper[:, None])
-    table = np.stack([
-        np.log(b.size), np.log(life), np.log(b.size * life), b.contention / b.capacity, b.lower,
-        beside.mean(1), np.log(beside @ (b.size * life)),
-    ], 1)  # fmt: skip
+    table = np.stack(
+        [
+            np.log(b.size),
+            np.log(life),
+            np.log(b.size * life),
+            b.contention / b.capacity,
+            b.lower,
+            beside.mean(1),
+            np.log(beside @ (b.size * life)),
+        ],
+        1,
+    )
     spread = table.std(0)
     found: np.ndarray = (table - table.mean(0)) / np.where(spread > 1e-9, spread, 1)
     return found
@@ -71,9 +93,14 @@ def offsets(b: Buffers, order: np.ndarray) -> np.ndarray:
 
 @kernel
 def _energy(
-    order: np.ndarray, lower: np.ndarray, upper: np.ndarray, size: np.ndarray, capacity: int,
-    at: np.ndarray, stack: np.ndarray,
-) -> float:  # fmt: skip
+    order: np.ndarray,
+    lower: np.ndarray,
+    upper: np.ndarray,
+    size: np.ndarray,
+    capacity: int,
+    at: np.ndarray,
+    stack: np.ndarray,
+) -> float:
     """Height, and (far behind it) the bytes that lie above the capacity."""
     height = place(order, lower, upper, size, at, stack)
     over = 0.0
@@ -84,9 +111,16 @@ def _energy(
 
 @kernel
 def _climb(
-    order: np.ndarray, best: float, drawn: np.ndarray, lower: np.ndarray, upper: np.ndarray,
-    size: np.ndarray, capacity: int, at: np.ndarray, stack: np.ndarray,
-) -> float:  # fmt: skip
+    order: np.ndarray,
+    best: float,
+    drawn: np.ndarray,
+    lower: np.ndarray,
+    upper: np.ndarray,
+    size: np.ndarray,
+    capacity: int,
+    at: np.ndarray,
+    stack: np.ndarray,
+) -> float:
     """Try ``len(drawn)`` moves on ``order`` in place; keep what is not worse."""
     n = len(order)
     trial = order.copy()
@@ -197,9 +231,12 @@ class PackingPriorities:
 
 
 def train(
-    draw: Callable[[int], Buffers], members: int = 3, iterations: int = 60, seed: int = 0,
+    draw: Callable[[int], Buffers],
+    members: int = 3,
+    iterations: int = 60,
+    seed: int = 0,
     batch: int = 24,
-) -> tuple[PackingPriorities, dict[str, Any]]:  # fmt: skip
+) -> tuple[PackingPriorities, dict[str, Any]]:
     """Tune a portfolio by CMA-ES: the mean height of each instance's best member is minimised.
 
     Args:
@@ -241,9 +278,12 @@ class Packed:
 
 
 def solve(
-    name: str, b: Buffers, seconds: float = 10.0, seed: int = 0,
+    name: str,
+    b: Buffers,
+    seconds: float = 10.0,
+    seed: int = 0,
     learned: PackingPriorities | None = None,
-) -> Packed:  # fmt: skip
+) -> Packed:
     """Pack one instance.
 
     Args:
@@ -316,9 +356,12 @@ def minimalloc(b: Buffers, seconds: float) -> Packed:
         source, target = Path(folder, "in.csv"), Path(folder, "out.csv")
         source.write_text(to_csv(b))
         command = [
-            program, f"--capacity={b.capacity}", f"--input={source}", f"--output={target}",
+            program,
+            f"--capacity={b.capacity}",
+            f"--input={source}",
+            f"--output={target}",
             f"--timeout={seconds:g}s",
-        ]  # fmt: skip
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         spent = time.perf_counter() - begun
         if done.returncode or not target.exists():
@@ -361,9 +404,12 @@ class Packer(Agent[PackingOutcome, NextBuffer]):
         s = self.memory.state
         here = np.flatnonzero(s.present[row])
         b = Buffers(
-            f"row-{row}", s.lower[row, here], s.upper[row, here], s.size[row, here],
+            f"row-{row}",
+            s.lower[row, here],
+            s.upper[row, here],
+            s.size[row, here],
             int(s.capacity[row]),
-        )  # fmt: skip
+        )
         if self.name == "random":
             return here[self._rng.permutation(len(here))]
         found = solve(self.name, b, self.seconds, self.seed, self._learned)

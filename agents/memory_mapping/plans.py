@@ -132,13 +132,22 @@ def choose_saved(
     nothing, one = np.zeros((1, n)), np.ones(1)
     action = learned(
         Profile(
-            size=size, left_recompute=nothing, left_offload=size,
-            work=np.stack([size, nothing, size], -1), forward=seconds, backward=2 * seconds,
-            recompute=seconds, base=0 * one, head=0 * one, rate=one, overlap=one < 0,
-            budget=1e9 * allowed * one, present=np.ones((1, n), bool),
+            size=size,
+            left_recompute=nothing,
+            left_offload=size,
+            work=np.stack([size, nothing, size], -1),
+            forward=seconds,
+            backward=2 * seconds,
+            recompute=seconds,
+            base=0 * one,
+            head=0 * one,
+            rate=one,
+            overlap=one < 0,
+            budget=1e9 * allowed * one,
+            present=np.ones((1, n), bool),
         ),
         policy,
-    )  # fmt: skip
+    )
     return np.flatnonzero(action == KEEP).tolist(), np.flatnonzero(action == OFFLOAD).tolist()
 
 
@@ -166,8 +175,14 @@ def plan_search(profile: Profile, evaluations: int = 6000, seed: int = 0) -> np.
         offload_all(profile),
         cheapest_recompute(profile),
     ]
-    for first, second in ((OFFLOAD, RECOMPUTE), (RECOMPUTE, OFFLOAD), (KEEP, RECOMPUTE),
-                          (RECOMPUTE, KEEP), (OFFLOAD, KEEP), (KEEP, OFFLOAD)):  # fmt: skip
+    for first, second in (
+        (OFFLOAD, RECOMPUTE),
+        (RECOMPUTE, OFFLOAD),
+        (KEEP, RECOMPUTE),
+        (RECOMPUTE, KEEP),
+        (OFFLOAD, KEEP),
+        (KEEP, OFFLOAD),
+    ):
         for cut in range(1, n, max(n // 8, 1)):
             a = keep_all(profile)
             a[:cut], a[cut:] = first, second
@@ -187,9 +202,10 @@ def plan_search(profile: Profile, evaluations: int = 6000, seed: int = 0) -> np.
                     child[k] = rng.integers(3)
         marks = _score(profile, children)
         tried += len(children)
-        pool, score = np.concatenate([elite, children]), np.concatenate([
-            np.sort(score, kind="stable")[: len(elite)], marks,
-        ])  # fmt: skip
+        pool, score = (
+            np.concatenate([elite, children]),
+            np.concatenate([np.sort(score, kind="stable")[: len(elite)], marks]),
+        )
     best: np.ndarray = pool[int(np.argmin(score))]
     return best
 
@@ -204,12 +220,17 @@ def _score(profile: Profile, actions: np.ndarray) -> np.ndarray:
 
 
 RULES: dict[str, Callable[[Profile], np.ndarray]] = {
-    "keep-all": keep_all, "recompute-all": recompute_all, "offload-all": offload_all,
-    "cheapest-recompute": cheapest_recompute, "torch-dp": torch_knapsack,
+    "keep-all": keep_all,
+    "recompute-all": recompute_all,
+    "offload-all": offload_all,
+    "cheapest-recompute": cheapest_recompute,
+    "torch-dp": torch_knapsack,
     "torch-greedy": functools.partial(torch_knapsack, solver="greedy"),
-    "torch-ilp": functools.partial(torch_knapsack, solver="ilp"), "learned": learned,
-    "best-of": best_of, "plan-search": plan_search,
-}  # fmt: skip
+    "torch-ilp": functools.partial(torch_knapsack, solver="ilp"),
+    "learned": learned,
+    "best-of": best_of,
+    "plan-search": plan_search,
+}
 
 
 def _from_file(path: Path, problem: ActivationPlan) -> Callable[[Profile], np.ndarray]:

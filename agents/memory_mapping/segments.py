@@ -42,8 +42,12 @@ class SegmentPolicy(nn.Module):
     ) -> None:
         super().__init__()
         self.settings: dict[str, Any] = {
-            "rows": rows, "context": context, "choices": choices, "hidden": hidden, "current": current,
-        }  # fmt: skip
+            "rows": rows,
+            "context": context,
+            "choices": choices,
+            "hidden": hidden,
+            "current": current,
+        }
         self.current = current
         self.encode = nn.Sequential(
             nn.Linear(rows + context, hidden), nn.Tanh(), nn.Linear(hidden, hidden), nn.Tanh()
@@ -107,9 +111,12 @@ def make(problem: Problem, hidden: int = 64) -> SegmentPolicy:
     space: Any = problem.observation_space
     choices: Any = problem.action_space
     return SegmentPolicy(
-        space["claimants"].shape[-1], space["context"].shape[-1], int(choices.n), hidden,
+        space["claimants"].shape[-1],
+        space["context"].shape[-1],
+        int(choices.n),
+        hidden,
         CURRENT[problem.id],
-    )  # fmt: skip
+    )
 
 
 def save(path: Path, problem: Problem, policy: SegmentPolicy, provenance: dict[str, Any]) -> None:

@@ -52,9 +52,12 @@ class Selector(Agent[SelectionOutcome, StrategyChoice]):
     """
 
     def __init__(
-        self, problem: StrategySelection, name: str, weights: np.ndarray | None = None,
+        self,
+        problem: StrategySelection,
+        name: str,
+        weights: np.ndarray | None = None,
         seconds: float = 2.0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(problem)
         if name not in NAMES:
             if Path(name).suffix != ".zip":

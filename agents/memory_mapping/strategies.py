@@ -71,9 +71,8 @@ def potentials(problem: StrategyProblem) -> tuple[Potentials, list[np.ndarray]]:
 
 
 def search(
-    problem: StrategyProblem, seconds: float, seed: int = 0, cap: int = 3000,
-    rounds: int = 10**9,
-) -> Selected:  # fmt: skip
+    problem: StrategyProblem, seconds: float, seed: int = 0, cap: int = 3000, rounds: int = 10**9
+) -> Selected:
     """Minimise the cost within the memory limit.
 
     Memory is priced per time by multipliers. Each round raises a bound of the priced problem by message

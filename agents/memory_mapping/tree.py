@@ -51,9 +51,14 @@ def beam(
         rows = len(board.seconds)
         found = boards.options(inst, board, np.full(rows, at))
         memory = MappingMemory(
-            inst, board, np.full(rows, at), 1 - board.seconds / whole, found.legal, found.gain,
+            inst,
+            board,
+            np.full(rows, at),
+            1 - board.seconds / whole,
+            found.legal,
+            found.gain,
             np.zeros(rows, bool),
-        )  # fmt: skip
+        )
         logs, value = policy.look(problem.encode(memory))
         return found, logs, value
 

@@ -86,9 +86,13 @@ def whole_from_part(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def predict(
-    scores: np.ndarray, compute: np.ndarray, target: float, chance: np.ndarray, bandwidth: float,
+    scores: np.ndarray,
+    compute: np.ndarray,
+    target: float,
+    chance: np.ndarray,
+    bandwidth: float,
     smallest: int = 2,
-) -> float:  # fmt: skip
+) -> float:
     """Mean score of all tasks at a compute beyond what was measured.
 
     Args:

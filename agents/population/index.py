@@ -21,10 +21,14 @@ from allocgym.envs.population.problem import Population, ranks
 from allocgym.envs.population.records import Plan
 
 PARAMETERS = (
-    "share of the run that explores", "forgiveness of a high rate", "fraction that copies",
-    "log step of an explored knob", "concentration of steps", "power of the annealing",
+    "share of the run that explores",
+    "forgiveness of a high rate",
+    "fraction that copies",
+    "log step of an explored knob",
+    "concentration of steps",
+    "power of the annealing",
     "power of an anytime decay",
-)  # fmt: skip
+)
 START = (-1.0, 0.0, -1.0, -1.0, 1.0, 0.0, -2.0)
 ASSUMED = 20
 """Periods a hidden horizon is taken for."""

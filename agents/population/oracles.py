@@ -33,9 +33,13 @@ class SearchedRun(OneRun):
     clairvoyant = True
 
     def __init__(
-        self, problem: Population, free: bool = True, knots: int = 8, rounds: int = 12,
+        self,
+        problem: Population,
+        free: bool = True,
+        knots: int = 8,
+        rounds: int = 12,
         candidates: int = 96,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(problem, "wsd")
         self.free, self.knots, self.rounds, self.candidates = free, knots, rounds, candidates
         self.name = "oracle" if free else "tuned wsd (whole compute)"
@@ -100,9 +104,13 @@ class SearchedRun(OneRun):
         batch = x.shape[1]
         knot = np.linspace(0, 1, self.knots)
         weight = np.maximum(1 - np.abs(x[:, None] - knot[:, None]) * (self.knots - 1), 0)
-        mean = np.stack([
-            np.log([np.interp(z, x[:, e], self._rates[:, e]) for z in knot]) for e in range(batch)
-        ], 1)  # fmt: skip
+        mean = np.stack(
+            [
+                np.log([np.interp(z, x[:, e], self._rates[:, e]) for z in knot])
+                for e in range(batch)
+            ],
+            1,
+        )
         spread = np.full_like(mean, 0.7)
         best, kept = self._play(self._rates[:, None])[0], self._rates
         columns = np.arange(batch)

@@ -39,7 +39,7 @@ class Driver(Protocol):
 
     def report(self, times: np.ndarray, losses: np.ndarray, told: np.ndarray) -> Moves:
         """Give the scheduler the results of those ``told``; return what it wants."""
-        ...  # fmt: skip
+        ...
 
 
 @contextlib.contextmanager
@@ -138,9 +138,12 @@ class TuneDriver:
             if trial.status != self._status.RUNNING:
                 continue
             result = {
-                LOSS: float(losses[i]), TIME: float(times[i]), "trial_id": trial.trial_id,
-                "time_total_s": float(times[i]), "config": trial.config,
-            }  # fmt: skip
+                LOSS: float(losses[i]),
+                TIME: float(times[i]),
+                "trial_id": trial.trial_id,
+                "time_total_s": float(times[i]),
+                "config": trial.config,
+            }
             decision = self.scheduler.on_trial_result(self, trial, result)
             trial.update_last_result(result)
             if decision == "STOP":
@@ -289,9 +292,12 @@ def _tune_pbt(ranges: Ranges) -> Any:
 
     space: dict[str, Any] = {k: tune.loguniform(a, b) for k, (a, b) in ranges.items()}
     return PopulationBasedTraining(
-        time_attr=TIME, perturbation_interval=2, hyperparam_mutations=space, log_config=False,
+        time_attr=TIME,
+        perturbation_interval=2,
+        hyperparam_mutations=space,
+        log_config=False,
         synch=True,
-    )  # fmt: skip
+    )
 
 
 def _tune_asha(ranges: Ranges) -> Any:
@@ -306,8 +312,8 @@ def _syne_pbt(ranges: Ranges, seed: int) -> Any:
 
     space = {k: loguniform(a, b) for k, (a, b) in ranges.items()}
     return PopulationBasedTraining(
-        space, metric=LOSS, time_attr=TIME, max_t=10**6, perturbation_interval=2, random_seed=seed,
-    )  # fmt: skip
+        space, metric=LOSS, time_attr=TIME, max_t=10**6, perturbation_interval=2, random_seed=seed
+    )
 
 
 OUTSIDE: dict[str, Callable[[Population], Outside]] = {

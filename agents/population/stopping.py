@@ -71,8 +71,9 @@ def median_stopping(episode: Episode, step: int = 2, startup: int = 1) -> Iterat
             yield i, min(units, episode.limit)
             others = [
                 np.mean([s for u, s in episode.history[j] if u <= units])
-                for j in range(i) if any(u <= units for u, _ in episode.history[j])
-            ]  # fmt: skip
+                for j in range(i)
+                if any(u <= units for u, _ in episode.history[j])
+            ]
             if len(others) >= startup and episode.scores[i] > np.median(others):
                 break
 
@@ -120,10 +121,13 @@ def hyperband(episode: Episode, eta: int = 3) -> Iterator[Job]:
 
 
 SCHEDULERS: dict[str, Callable[[Episode], Iterator[Job]]] = {
-    "random-search": in_turn, "asha": asha, "hyperband": hyperband,
-    "median-stopping": median_stopping, "extrapolation": extrapolation,
+    "random-search": in_turn,
+    "asha": asha,
+    "hyperband": hyperband,
+    "median-stopping": median_stopping,
+    "extrapolation": extrapolation,
     "early-signals": early_signals,
-}  # fmt: skip
+}
 
 
 class Scheduled(Agent[CurveOutcome, Allotment]):

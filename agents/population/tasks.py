@@ -25,9 +25,13 @@ def middle(count: int) -> int:
 
 
 def mbtl(
-    trained: list[int], values: np.ndarray, best: np.ndarray, slope: float,
-    rng: np.random.Generator, scale: float | None = None,
-) -> int:  # fmt: skip
+    trained: list[int],
+    values: np.ndarray,
+    best: np.ndarray,
+    slope: float,
+    rng: np.random.Generator,
+    scale: float | None = None,
+) -> int:
     """Model-based transfer learning (Cho et al. 2024, arXiv 2408.04498): the largest expected gain.
 
     The value of training on each task is modelled by a Gaussian process over the row (constant times
@@ -73,9 +77,8 @@ def pick(promise: np.ndarray, best: np.ndarray, slope: float, trained: list[int]
 
 
 def bisection(
-    trained: list[int], values: np.ndarray, best: np.ndarray, slope: float,
-    rng: np.random.Generator,
-) -> int:  # fmt: skip
+    trained: list[int], values: np.ndarray, best: np.ndarray, slope: float, rng: np.random.Generator
+) -> int:
     """The middle of the longest stretch without a training (ends count double: nobody is beyond)."""
     n = len(best)
     if not trained:
@@ -85,9 +88,8 @@ def bisection(
 
 
 def anywhere(
-    trained: list[int], values: np.ndarray, best: np.ndarray, slope: float,
-    rng: np.random.Generator,
-) -> int:  # fmt: skip
+    trained: list[int], values: np.ndarray, best: np.ndarray, slope: float, rng: np.random.Generator
+) -> int:
     """A task at random."""
     return int(rng.choice(np.setdiff1d(np.arange(len(best)), trained)))
 

@@ -108,8 +108,12 @@ def full(problem: PRBSlicing) -> PRBSlicing:
 
 
 def save(
-    path: Path, problem: PRBSlicing, kind: str, settings: dict[str, Any],
-    weights: dict[str, Any] | None, provenance: dict[str, Any],
-) -> None:  # fmt: skip
+    path: Path,
+    problem: PRBSlicing,
+    kind: str,
+    settings: dict[str, Any],
+    weights: dict[str, Any] | None,
+    provenance: dict[str, Any],
+) -> None:
     """Write an agent file of this problem."""
     agent_file.save(path, full(problem), kind, settings, weights, provenance)

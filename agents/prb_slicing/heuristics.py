@@ -239,9 +239,9 @@ class Hysteresis(SlicingAgent):
         """Move at most one group."""
         inst = self.outcome.instance
         wanted = self.blocks() * inst.present
-        target = 1 + wanted / wanted.sum(1, keepdims=True) * (
-            inst.budget - inst.present.sum(1)
-        )[:, None]  # fmt: skip
+        target = (
+            1 + wanted / wanted.sum(1, keepdims=True) * (inst.budget - inst.present.sum(1))[:, None]
+        )
         units = self.memory.units.copy()
         gap = np.where(inst.present, units - target, 0.0)
         giver = np.where(units > 1, gap, -np.inf).argmax(1)

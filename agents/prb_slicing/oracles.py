@@ -13,9 +13,7 @@ from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.prb_slicing import scores
 from allocgym.envs.prb_slicing.problem import PRBSlicing, all_splits
 
-FIELDS = (
-    "prbs", "served", "dropped", "backlog", "granted", "requested", "packets", "late",
-)  # fmt: skip
+FIELDS = ("prbs", "served", "dropped", "backlog", "granted", "requested", "packets", "late")
 """What scores read of a slice."""
 
 

@@ -98,9 +98,8 @@ def table_values(table: np.ndarray, groups: int) -> Callable[[np.ndarray], np.nd
 
 
 def train_dqn(
-    env: Any, steps: int, seed: int = 0, hidden: int = 256, updates: int = 8,
-    gamma: float = GAMMA,
-) -> tuple[QNetwork, dict[str, Any]]:  # fmt: skip
+    env: Any, steps: int, seed: int = 0, hidden: int = 256, updates: int = 8, gamma: float = GAMMA
+) -> tuple[QNetwork, dict[str, Any]]:
     """Double DQN on a vector environment with TRACTOR's state and moves.
 
     Args:
@@ -166,9 +165,13 @@ def train_dqn(
         for group in optimiser.param_groups:
             group["lr"] = 1e-3 * (1 - 0.9 * step / steps)
     return online.eval(), {
-        "trainer": "DQN", "steps": steps * n, "updates": count, "seed": seed, "gamma": gamma,
+        "trainer": "DQN",
+        "steps": steps * n,
+        "updates": count,
+        "seed": seed,
+        "gamma": gamma,
         "seconds": round(time.perf_counter() - begun, 1),
-    }  # fmt: skip
+    }
 
 
 def train_table(
@@ -201,9 +204,12 @@ def train_table(
         if np.isfinite(mean[counts]).any():
             table[counts] = _iterate(mean[counts], groups, actions, gamma)
     return table, {
-        "trainer": "tabular Q", "steps": steps * env.num_envs, "seed": seed, "gamma": gamma,
+        "trainer": "tabular Q",
+        "steps": steps * env.num_envs,
+        "seed": seed,
+        "gamma": gamma,
         "seconds": round(time.perf_counter() - begun, 1),
-    }  # fmt: skip
+    }
 
 
 def _iterate(mean: np.ndarray, groups: int, actions: int, gamma: float) -> np.ndarray:
@@ -213,9 +219,7 @@ def _iterate(mean: np.ndarray, groups: int, actions: int, gamma: float) -> np.nd
     n = mean.ndim + 1
     q = np.full((*mean.shape, actions), -1e9)
     value = np.zeros(mean.shape)
-    cells = [
-        c for c in np.ndindex(*mean.shape) if min(c) >= 1 and groups - sum(c) >= 1
-    ]  # fmt: skip
+    cells = [c for c in np.ndindex(*mean.shape) if min(c) >= 1 and groups - sum(c) >= 1]
     filled = np.where(np.isfinite(mean), mean, np.nanmin(mean))
     leads: list[tuple[tuple[int, ...], int, tuple[int, ...]]] = []
     for cell in cells:

@@ -156,9 +156,12 @@ class TRLAdapter:
         return fed, counts
 
     def observe(
-        self, fed: Sequence[int], rewards: np.ndarray, lengths: np.ndarray | None = None,
+        self,
+        fed: Sequence[int],
+        rewards: np.ndarray,
+        lengths: np.ndarray | None = None,
         threshold: float = 0.5,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Report a batch in the order it was fed."""
         rewards = np.asarray(rewards)
         if len(rewards) != len(fed) or len(fed) % self.group:

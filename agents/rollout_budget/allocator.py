@@ -127,10 +127,12 @@ class RuleAllocator:
         if largest < have:
             return
         more = self._fresh(max(largest + 1, 2 * have) - have)
-        self._beliefs = Beliefs(**{
-            f.name: np.concatenate([getattr(self._beliefs, f.name), getattr(more, f.name)], 1)
-            for f in dataclasses.fields(Beliefs)
-        })  # fmt: skip
+        self._beliefs = Beliefs(
+            **{
+                f.name: np.concatenate([getattr(self._beliefs, f.name), getattr(more, f.name)], 1)
+                for f in dataclasses.fields(Beliefs)
+            }
+        )
 
     def allocate(self, ids: IntArray, budget: int, ctx: Context | None = None) -> IntArray:
         """See `RolloutAllocator.allocate`.
@@ -162,9 +164,14 @@ class RuleAllocator:
         return np.asarray(rule.units(view)[0], np.int64)
 
     def _make_view(
-        self, ids: IntArray, budget: int, ctx: Context, tried: np.ndarray, right: np.ndarray,
+        self,
+        ids: IntArray,
+        budget: int,
+        ctx: Context,
+        tried: np.ndarray,
+        right: np.ndarray,
         high: np.ndarray,
-    ) -> View:  # fmt: skip
+    ) -> View:
         m = len(ids)
         rows = {f.name: getattr(self._beliefs, f.name)[:, ids] for f in dataclasses.fields(Beliefs)}
         known = rows["length"] > 0
@@ -183,18 +190,35 @@ class RuleAllocator:
             rows["a"] = rows["a"] - a0 + (a0 + b0) * mean
             rows["b"] = rows["b"] - b0 + (a0 + b0) * (1 - mean)
         return View(
-            a=rows["a"] + right, b=rows["b"] + tried - right,
-            cost=np.where(known, rows["length"] / mean, 1.0), family=family[None],
-            recent_n=rows["recent_n"], recent_k=rows["recent_k"], streak=rows["streak"],
-            last_mean=rows["mean"], mixed=rows["mixed"], visits=rows["visits"],
-            stale=ctx.step - rows["seen"], tried=tried, right=right, prompts=np.ones((1, m)),
+            a=rows["a"] + right,
+            b=rows["b"] + tried - right,
+            cost=np.where(known, rows["length"] / mean, 1.0),
+            family=family[None],
+            recent_n=rows["recent_n"],
+            recent_k=rows["recent_k"],
+            streak=rows["streak"],
+            last_mean=rows["mean"],
+            mixed=rows["mixed"],
+            visits=rows["visits"],
+            stale=ctx.step - rows["seen"],
+            tried=tried,
+            right=right,
+            prompts=np.ones((1, m)),
             low=np.full((1, m), min(self.low, int(high.min())), np.int64),
-            high=high.astype(np.int64), budget=np.array([budget]), multiple=self.multiple,
-            group=np.array([budget * ctx.rounds / m]), round=ctx.round, rounds=ctx.rounds,
-            step=np.array([ctx.step]), horizon=np.array([max(ctx.horizon, 1)]),
-            families=int(family.max(initial=0)) + 1, family_accuracy=by_family[None],
-            accuracy=np.array([ctx.accuracy]), seeds=np.array([self.seed]), ids=ids[None],
-        )  # fmt: skip
+            high=high.astype(np.int64),
+            budget=np.array([budget]),
+            multiple=self.multiple,
+            group=np.array([budget * ctx.rounds / m]),
+            round=ctx.round,
+            rounds=ctx.rounds,
+            step=np.array([ctx.step]),
+            horizon=np.array([max(ctx.horizon, 1)]),
+            families=int(family.max(initial=0)) + 1,
+            family_accuracy=by_family[None],
+            accuracy=np.array([ctx.accuracy]),
+            seeds=np.array([self.seed]),
+            ids=ids[None],
+        )
 
     def _ids(self, ids: IntArray) -> IntArray:
         ids = np.asarray(ids)
@@ -249,24 +273,36 @@ class RuleAllocator:
         a, b = self.prior
         items = self._beliefs.a.shape
         self._beliefs = beliefs.update(
-            self._beliefs, ids[None], tried[None], right[None], mixed[None],
-            (length / np.maximum(tried, 1))[None], np.array([self._updates]),
-            np.full(items, float(a)), np.full(items, float(b)), np.array([self.retention]),
-        )  # fmt: skip
+            self._beliefs,
+            ids[None],
+            tried[None],
+            right[None],
+            mixed[None],
+            (length / np.maximum(tried, 1))[None],
+            np.array([self._updates]),
+            np.full(items, float(a)),
+            np.full(items, float(b)),
+            np.array([self.retention]),
+        )
         if self._view is not None and np.array_equal(self._view.ids[0], ids):
             where = self._view.family
-            self._pools = np.concatenate([
-                beliefs.pool(self._pools[:1], where, right[None]),
-                beliefs.pool(self._pools[1:], where, (tried - right)[None]),
-            ])  # fmt: skip
+            self._pools = np.concatenate(
+                [
+                    beliefs.pool(self._pools[:1], where, right[None]),
+                    beliefs.pool(self._pools[1:], where, (tried - right)[None]),
+                ]
+            )
             self.rule.heard(self._view, tried[None], right[None])
 
     def state_dict(self) -> dict[str, Any]:
         """See `RolloutAllocator.state_dict`."""
         return {
-            "rule": self.rule.name, "updates": self._updates, "beliefs": self._beliefs.to_json(),
-            "pools": self._pools.tolist(), "state": self.rule.state(),
-        }  # fmt: skip
+            "rule": self.rule.name,
+            "updates": self._updates,
+            "beliefs": self._beliefs.to_json(),
+            "pools": self._pools.tolist(),
+            "state": self.rule.state(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See `RolloutAllocator.load_state_dict`.

@@ -21,10 +21,18 @@ from allocgym.envs.core.errors import AllocgymError, missing_extra
 from allocgym.envs.rollout_budget import algebra
 
 TERMS = (
-    "exponent of p", "exponent of 1 - p", "exponent of posterior sd", "exponent of cost",
-    "family accuracy below the mean", "family's recent mixed share", "progress x exponent of p",
-    "progress x family below the mean", "greedy against proportional", "floor", "least group",
-)  # fmt: skip
+    "exponent of p",
+    "exponent of 1 - p",
+    "exponent of posterior sd",
+    "exponent of cost",
+    "family accuracy below the mean",
+    "family's recent mixed share",
+    "progress x exponent of p",
+    "progress x family below the mean",
+    "greedy against proportional",
+    "floor",
+    "least group",
+)
 
 
 class LearnedIndex(Rule):
@@ -134,8 +142,10 @@ def train(
     # The distribution's mean: the best single candidate was lucky on its episodes.
     weights = [round(float(w), 5) for w in search.result.xfavorite]
     return LearnedIndex(weights), {
-        "trainer": "CMA-ES", "iterations": iterations, "seed": seed,
+        "trainer": "CMA-ES",
+        "iterations": iterations,
+        "seed": seed,
         "episodes": iterations * batch * search.popsize,
         "seconds": round(time.perf_counter() - begun, 1),
         "cpu seconds": round(time.process_time() - used, 1),
-    }  # fmt: skip
+    }

@@ -41,9 +41,11 @@ def run(folder: Path, a: dict[str, Any], say: Say, permit: Permit | None = None)
     problem = desk.make_problem(a["backend"], a["overrides"])
     made = registry.make_backend(problem, a["backend"], scenario=a["scenario"], **a["overrides"])
     guards = Guards(
-        fallback=desk.make_agent(a["fallback"], problem), max_change=a["max_change"],
-        max_seconds=a["max_seconds"], max_cost=a["max_cost"],
-    )  # fmt: skip
+        fallback=desk.make_agent(a["fallback"], problem),
+        max_change=a["max_change"],
+        max_seconds=a["max_seconds"],
+        max_cost=a["max_cost"],
+    )
     incumbent = desk.make_agent(a["shadow"], problem) if a["shadow"] else None
     names = made.spec.claimants
 
@@ -53,9 +55,15 @@ def run(folder: Path, a: dict[str, Any], say: Say, permit: Permit | None = None)
             say(f"  guard: {note}")
 
     live = Deployment(
-        made, desk.make_agent(a["agent"], problem), folder, a["seed"], guards, incumbent, progress,
+        made,
+        desk.make_agent(a["agent"], problem),
+        folder,
+        a["seed"],
+        guards,
+        incumbent,
+        progress,
         permit,
-    )  # fmt: skip
+    )
     try:
         controller = live.run()
         ledger = made.ledger.to_json()
@@ -64,6 +72,9 @@ def run(folder: Path, a: dict[str, Any], say: Say, permit: Permit | None = None)
         live.controller.journal.close()
         made.close()
     return {
-        "objective": float(controller.agent.memory.objective[0]), "ledger": ledger,
-        "periods": len(controller.outcomes) - 1, "stopped": live.stopped, "report": str(report),
-    }  # fmt: skip
+        "objective": float(controller.agent.memory.objective[0]),
+        "ledger": ledger,
+        "periods": len(controller.outcomes) - 1,
+        "stopped": live.stopped,
+        "report": str(report),
+    }

@@ -31,7 +31,7 @@ class Engine(Protocol):
         self, work: Work, cells: list[dict[str, Any]], processes: int
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield (index of the cell, its result) in the order in which they finish."""
-        ...  # fmt: skip
+        ...
 
 
 class Local:

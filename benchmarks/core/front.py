@@ -83,9 +83,14 @@ class Front(ABC):
         return make_problem(self.problem)
 
     def train(
-        self, out: Path, scenario: str, trainer: str, iterations: int, seed: int,
+        self,
+        out: Path,
+        scenario: str,
+        trainer: str,
+        iterations: int,
+        seed: int,
         overrides: dict[str, Any],
-    ) -> dict[str, Any]:  # fmt: skip
+    ) -> dict[str, Any]:
         """Train in the simulator, write an agent file, return its provenance."""
         work = load(f"allocgym.benchmarks.{self.package}.training:train_agent")
         information: dict[str, Any] = work(

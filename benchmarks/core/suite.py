@@ -55,13 +55,7 @@ def show(title: str, columns: list[str], rows: list[list[Any]]) -> None:
     console.print(table)
 
 
-def finish(
-    suite: str,
-    figures: list[Figure],
-    results: Any,
-    begun: float,
-    options: Options,
-) -> int:
+def finish(suite: str, figures: list[Figure], results: Any, begun: float, options: Options) -> int:
     """Print the figures and the RESULT line, keep the JSON, return the exit code."""
     underpowered = options.underpowered
     rows = []
@@ -73,11 +67,15 @@ def finish(
     if underpowered:
         console.print("underpowered: fewer seeds than stated; aims are not judged")
     payload = {
-        "suite": suite, "argv": sys.argv[1:], "seconds": round(time.time() - begun, 1),
-        "machine": {"cores": os.cpu_count()}, "versions": versions(),
+        "suite": suite,
+        "argv": sys.argv[1:],
+        "seconds": round(time.time() - begun, 1),
+        "machine": {"cores": os.cpu_count()},
+        "versions": versions(),
         "underpowered": underpowered,
-        "figures": [dataclasses.asdict(f) for f in figures], "results": results,
-    }  # fmt: skip
+        "figures": [dataclasses.asdict(f) for f in figures],
+        "results": results,
+    }
     if options.out is not None:
         file = options.out / f"{suite}.json"
         write_json(file, payload)

@@ -19,9 +19,10 @@ from allocgym.simulators.data_mixing.families import TRAITS
 # Domains that inform the fits; the domains of the real suite's tests are others. Targets that share
 # much with their sources and targets that share nothing, which fall by tenths and by bits.
 _CONTINUAL = {
-    "code": ("prose", "arithmetic"), "sql": ("c-headers", "modular"),
+    "code": ("prose", "arithmetic"),
+    "sql": ("c-headers", "modular"),
     "dyck": ("sql", "c-headers"),
-}  # fmt: skip
+}
 SETTINGS: dict[str, dict[str, Any]] = {
     target: {"domains": [*source, target], "source": list(source), "base_seed": None}
     for target, source in _CONTINUAL.items()
@@ -110,9 +111,10 @@ def calibrate(out: Path, processes: int = 2, seeds: int = 2) -> None:
             "source": "recorded runs of the real back end (allocgym calibrate data-mixing)",
             "pilots per setting": len(next(iter(runs.values()))),
             "held-out R2 of the change from start": checks,
-            "shared": calibration.SHARED, "domains": domains,
+            "shared": calibration.SHARED,
+            "domains": domains,
         },
-    )  # fmt: skip
+    )
     compact = {k: [r.to_json() for r in v] for k, v in runs.items()}
     write_json(out / "pilots.json", compact)
     console.print(f"{time.time() - begun:.0f} s; written to {out / 'recorded.json'}")

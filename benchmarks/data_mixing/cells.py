@@ -14,9 +14,17 @@ from allocgym.agents.data_mixing.heuristics import OpenLoop
 from allocgym.envs.core.registry import make_backend, make_problem
 
 WEIGHT_BLIND = (
-    "uniform", "natural", "temperature-2", "temperature-5", "replay-5%", "replay-10%",
-    "replay-25%", "replay-50%", "random", "odm",
-)  # fmt: skip
+    "uniform",
+    "natural",
+    "temperature-2",
+    "temperature-5",
+    "replay-5%",
+    "replay-10%",
+    "replay-25%",
+    "replay-50%",
+    "random",
+    "odm",
+)
 LOSS_FEATURES = 6
 
 
@@ -93,4 +101,4 @@ def run_cell(cell: dict[str, Any]) -> dict[str, Any]:
         "shares": [(o.units[0, :n] / o.units[0].sum()).tolist() for o in outcomes[1:]],
         "seconds": float(sum(o.seconds[0] for o in outcomes)),
         "valid": bool(all(o.valid.all() for o in outcomes)),
-    }  # fmt: skip
+    }

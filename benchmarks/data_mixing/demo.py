@@ -47,11 +47,22 @@ def demo(out: Path, seeds: int = 3, iterations: int = 200) -> Path:
     folder = out / "deployment"
     problem: Any = make_problem("data-mixing")
     backend = make_backend(problem, "real", scenario=SCENARIO)
-    describe_run(folder, {
-        "problem": "data-mixing", "agent": str(agent_path), "backend": "real",
-        "scenario": SCENARIO, "seed": 0, "fallback": "uniform", "max_change": None,
-        "max_seconds": None, "max_cost": None, "shadow": None, "overrides": {},
-    })  # fmt: skip
+    describe_run(
+        folder,
+        {
+            "problem": "data-mixing",
+            "agent": str(agent_path),
+            "backend": "real",
+            "scenario": SCENARIO,
+            "seed": 0,
+            "fallback": "uniform",
+            "max_change": None,
+            "max_seconds": None,
+            "max_cost": None,
+            "shadow": None,
+            "overrides": {},
+        },
+    )
     domains = backend.spec.claimants
 
     def progress(period: int, horizon: int, keyed: Any, outcome: Any) -> None:
@@ -98,10 +109,15 @@ def comparison(scores: dict[str, np.ndarray]) -> list[list[Any]]:
             rows.append([method, float(values.mean()), "", "", ""])
             continue
         d = paired(scores["learned"], values)
-        rows.append([
-            method, float(values.mean()), f"{d.mean:+.4f}", f"[{d.low:+.4f}, {d.high:+.4f}]",
-            f"{d.wins}/{d.losses}",
-        ])  # fmt: skip
+        rows.append(
+            [
+                method,
+                float(values.mean()),
+                f"{d.mean:+.4f}",
+                f"[{d.low:+.4f}, {d.high:+.4f}]",
+                f"{d.wins}/{d.losses}",
+            ]
+        )
     return rows
 
 
@@ -146,8 +162,10 @@ def write_report(
         f"({information['episodes']} episodes, {information['seconds']} s) and deployed, unchanged, "
         "on real training runs of a small byte-level language model on this machine. Every method "
         "had the same tokens, the same data order and the same base model.</p>",
-        report.image(picture), "<h2>Paired comparison</h2>", report.table(columns, rows),
+        report.image(picture),
+        "<h2>Paired comparison</h2>",
+        report.table(columns, rows),
         "<p>One of the deployments, with its journal and ledger: "
         "<a href='deployment/report.html'>deployment/report.html</a></p>",
-    ]  # fmt: skip
+    ]
     return report.write(out / "report.html", "Data mixing: from the simulator to real runs", parts)

@@ -24,14 +24,22 @@ def published_figures() -> list[Figure]:
     for size, percent in CMR_PERCENT.items():
         value = 100 * published.critical_mixture_ratio(size, 100)
         figures.append(
-            Figure(f"CMR table 5, {size}, T = 100 (%)", round(value, 2), f"{percent} +- 0.1",
-                   abs(value - percent) <= 0.1)
-        )  # fmt: skip
+            Figure(
+                f"CMR table 5, {size}, T = 100 (%)",
+                round(value, 2),
+                f"{percent} +- 0.1",
+                abs(value - percent) <= 0.1,
+            )
+        )
     critical = published.LeakyMemory().critical_replay(10.0)
     figures.append(
-        Figure("leaky memory: critical replay at 10B tokens", round(critical, 4),
-               "0.285 +- 0.02", abs(critical - 0.285) <= 0.02)
-    )  # fmt: skip
+        Figure(
+            "leaky memory: critical replay at 10B tokens",
+            round(critical, 4),
+            "0.285 +- 0.02",
+            abs(critical - 0.285) <= 0.02,
+        )
+    )
     table: dict[str, Any] = published.D_CPT_USAGE_1
     share = published.largest_domain_share(
         table["domain share"], table["general loss"], table["general loss before"]
@@ -45,17 +53,24 @@ def regmix_figures() -> list[Figure]:
     names = ("RegMix 1M, 256 held-out mixtures: mean R2", "RegMix: lowest Spearman to 60M")
     if not public_data.available(regmix.FOLDER):
         why = f"skipped: set {public_data.VARIABLE}"
-        return [Figure(n, None, t, None, detail=why) for n, t in zip(names, (">= 0.96", ">= 0.9"),
-                                                                       strict=True)]  # fmt: skip
+        return [
+            Figure(n, None, t, None, detail=why)
+            for n, t in zip(names, (">= 0.96", ">= 0.9"), strict=True)
+        ]
     fitted = read_fit("regmix_1m")
     r2 = regmix.scores(fitted, "test_1m")["R2"]
     rank = regmix.scores(fitted, "test_60m")["Spearman"]
     mean = float(np.mean(r2))
     return [
-        Figure(names[0], round(mean, 4), ">= 0.96", mean >= 0.96,
-               detail=f"{min(r2):.3f} to {max(r2):.3f} over {len(r2)} domains"),
+        Figure(
+            names[0],
+            round(mean, 4),
+            ">= 0.96",
+            mean >= 0.96,
+            detail=f"{min(r2):.3f} to {max(r2):.3f} over {len(r2)} domains",
+        ),
         Figure(names[1], min(rank), ">= 0.9", min(rank) >= 0.9),
-    ]  # fmt: skip
+    ]
 
 
 def recorded_figures(folder: Path, quick: bool) -> list[Figure]:
@@ -67,9 +82,14 @@ def recorded_figures(folder: Path, quick: bool) -> list[Figure]:
     )
     if quick:
         return [
-            Figure("own runs, held out: R2 of the change from start", None, ">= 0.7, above naive",
-                   None, detail="needs recorded pilots: run without --quick")
-        ]  # fmt: skip
+            Figure(
+                "own runs, held out: R2 of the change from start",
+                None,
+                ">= 0.7, above naive",
+                None,
+                detail="needs recorded pilots: run without --quick",
+            )
+        ]
     checks = calibrate.check_held_out(calibrate.recorded_runs(folder, 2, seeds))
     figures = []
     for by in calibrate.HELD_OUT:
@@ -80,17 +100,30 @@ def recorded_figures(folder: Path, quick: bool) -> list[Figure]:
             f"mean of runs {mean['mean of fitted runs']:.2f}, end-point {mean['end-point law']:.2f}"
         )
         figures += [
-            Figure(f"own runs, held-out {by}: R2 of the change, pooled", round(mean["law"], 4),
-                   ">= 0.7", mean["law"] >= 0.7,
-                   detail=", ".join(f"{n} {r['law']:.2f}" for n, r in each.items())),
-            Figure(f"own runs, held-out {by}: ahead of naive predictors",
-                   round(mean["law"] - naive, 4), "> 0", mean["law"] > naive, detail=beside),
-            Figure(f"own runs, held-out {by}: settings in which the law leads",
-                   f"{sum(max(r, key=lambda k: r[k]) == 'law' for r in each.values())}/{len(each)}",
-                   "reported", None, "aim",
-                   "end-point law: "
-                   + ", ".join(f"{n} {r['end-point law']:.2f}" for n, r in each.items())),
-        ]  # fmt: skip
+            Figure(
+                f"own runs, held-out {by}: R2 of the change, pooled",
+                round(mean["law"], 4),
+                ">= 0.7",
+                mean["law"] >= 0.7,
+                detail=", ".join(f"{n} {r['law']:.2f}" for n, r in each.items()),
+            ),
+            Figure(
+                f"own runs, held-out {by}: ahead of naive predictors",
+                round(mean["law"] - naive, 4),
+                "> 0",
+                mean["law"] > naive,
+                detail=beside,
+            ),
+            Figure(
+                f"own runs, held-out {by}: settings in which the law leads",
+                f"{sum(max(r, key=lambda k: r[k]) == 'law' for r in each.values())}/{len(each)}",
+                "reported",
+                None,
+                "aim",
+                "end-point law: "
+                + ", ".join(f"{n} {r['end-point law']:.2f}" for n, r in each.items()),
+            ),
+        ]
     return figures
 
 

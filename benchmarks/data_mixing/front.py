@@ -11,8 +11,10 @@ from allocgym.benchmarks.core.main import Suite
 _HOME = "allocgym.benchmarks.data_mixing"
 SUITES = {
     "simulator": Suite(
-        f"{_HOME}.simulator:suite", "every agent on every scenario (about 25 min on two cores)",
-        100, 30,
+        f"{_HOME}.simulator:suite",
+        "every agent on every scenario (about 25 min on two cores)",
+        100,
+        30,
     ),
     "fidelity": Suite(
         f"{_HOME}.fidelity:suite", "published figures, RegMix, held-out real runs (about 2 min)"
@@ -24,7 +26,7 @@ SUITES = {
     "real": Suite(
         f"{_HOME}.real:suite", "paired real training runs (about 90 min on two cores)", 10, 2
     ),
-}  # fmt: skip
+}
 
 
 class MixingFront(Front):
@@ -35,8 +37,12 @@ class MixingFront(Front):
     env_ids: ClassVar[tuple[str, ...]] = ("allocgym/DataMixing-v0",)
     scenario: ClassVar[str] = "continual-pretraining"
     trainers: ClassVar[dict[str, int]] = {
-        "gradient": 300, "ppo": 20, "cma": 40, "rllib-ppo": 80, "rllib-appo": 80,
-    }  # fmt: skip
+        "gradient": 300,
+        "ppo": 20,
+        "cma": 40,
+        "rllib-ppo": 80,
+        "rllib-appo": 80,
+    }
     suites = SUITES
 
     def evaluate(

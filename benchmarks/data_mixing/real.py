@@ -82,20 +82,42 @@ def _continual(source: list[str], target: str, steps: int = 200) -> dict[str, An
 CORPORA = "mixing/corpora"
 # None of these domains informed a fit (benchmarks/data_mixing/calibrate.py has those).
 CASES = (
-    Case("markup+roman -> logs", "continual-pretraining",
-         _continual(["markup", "roman"], "logs")),
-    Case("logs+sorting -> markup, weight .7", "continual-pretraining",
-         _continual(["logs", "sorting"], "markup"), 0.7),
-    Case("shakespeare+sorting -> gsm8k", "continual-pretraining",
-         _continual(["shakespeare", "sorting"], "gsm8k"), needs=CORPORA),
-    Case("gsm8k+roman -> shakespeare, short", "continual-pretraining",
-         _continual(["gsm8k", "roman"], "shakespeare", 100), needs=CORPORA),
-    Case("scratch: logs, markup, roman, sorting", "scratch",
-         {"domains": ["logs", "markup", "roman", "sorting"]}, None, continual=False),
+    Case("markup+roman -> logs", "continual-pretraining", _continual(["markup", "roman"], "logs")),
+    Case(
+        "logs+sorting -> markup, weight .7",
+        "continual-pretraining",
+        _continual(["logs", "sorting"], "markup"),
+        0.7,
+    ),
+    Case(
+        "shakespeare+sorting -> gsm8k",
+        "continual-pretraining",
+        _continual(["shakespeare", "sorting"], "gsm8k"),
+        needs=CORPORA,
+    ),
+    Case(
+        "gsm8k+roman -> shakespeare, short",
+        "continual-pretraining",
+        _continual(["gsm8k", "roman"], "shakespeare", 100),
+        needs=CORPORA,
+    ),
+    Case(
+        "scratch: logs, markup, roman, sorting",
+        "scratch",
+        {"domains": ["logs", "markup", "roman", "sorting"]},
+        None,
+        continual=False,
+    ),
     # Gates and learning curves far from the fitted ones overflow: steady, but not wide.
-    Case("skills: chains of three", "skills", {}, None, continual=False,
-         training={"steadiness": FOR_REAL_RUNS["steadiness"]}),
-)  # fmt: skip
+    Case(
+        "skills: chains of three",
+        "skills",
+        {},
+        None,
+        continual=False,
+        training={"steadiness": FOR_REAL_RUNS["steadiness"]},
+    ),
+)
 
 
 def run_case(
@@ -169,14 +191,26 @@ def report_case(
     rows = []
     for name, values in sorted(scores.items(), key=lambda item: item[1].mean()):
         d = paired(ours, values)
-        rows.append([
-            name, float(values.mean()), f"{d.mean:+.4f}", f"[{d.low:+.4f}, {d.high:+.4f}]",
-            f"{d.wins}/{d.losses}",
-            f"{predicted[name]:+.4f}" if name in predicted else "",
-            f"{values.mean() - scores['uniform'].mean():+.4f}",
-        ])  # fmt: skip
-    columns = ["method", "objective", "learned minus it", "95 %", "wins/losses",
-               "simulator: minus uniform", "real: minus uniform"]  # fmt: skip
+        rows.append(
+            [
+                name,
+                float(values.mean()),
+                f"{d.mean:+.4f}",
+                f"[{d.low:+.4f}, {d.high:+.4f}]",
+                f"{d.wins}/{d.losses}",
+                f"{predicted[name]:+.4f}" if name in predicted else "",
+                f"{values.mean() - scores['uniform'].mean():+.4f}",
+            ]
+        )
+    columns = [
+        "method",
+        "objective",
+        "learned minus it",
+        "95 %",
+        "wins/losses",
+        "simulator: minus uniform",
+        "real: minus uniform",
+    ]
     show(f"{case.name} ({len(ours)} paired seeds)", columns, rows)
     mean = np.mean([np.mean(p, 0) for p in result["plans"]], 0)
     console.print(
@@ -196,21 +230,47 @@ def report_case(
     gain = normalised_gain(ours, scores["uniform"], scores[free])
     uniform, best = paired(ours, scores["uniform"]), paired(ours, scores[free])
     figures = [
-        Figure(f"{case.name}: learned minus uniform", round(uniform.mean, 5), "never behind",
-               uniform.verdict != "lost", "aim", f"{uniform.verdict}"),
-        Figure(f"{case.name}: normalised gain against free static", gain, ">= 0.3",
-               None if gain is None else gain >= 0.3, "aim", f"best free static: {free}"),
-        Figure(f"{case.name}: learned minus best constant in hindsight", round(best.mean, 5),
-               "<= +0.003", best.mean <= 0.003, "aim", free),
-        Figure(f"{case.name}: significant pairs ordered by the simulator", f"{ordered}/{pairs}",
-               "all", ordered == pairs, "aim", f"Spearman {rank:.2f}"),
-    ]  # fmt: skip
+        Figure(
+            f"{case.name}: learned minus uniform",
+            round(uniform.mean, 5),
+            "never behind",
+            uniform.verdict != "lost",
+            "aim",
+            f"{uniform.verdict}",
+        ),
+        Figure(
+            f"{case.name}: normalised gain against free static",
+            gain,
+            ">= 0.3",
+            None if gain is None else gain >= 0.3,
+            "aim",
+            f"best free static: {free}",
+        ),
+        Figure(
+            f"{case.name}: learned minus best constant in hindsight",
+            round(best.mean, 5),
+            "<= +0.003",
+            best.mean <= 0.003,
+            "aim",
+            free,
+        ),
+        Figure(
+            f"{case.name}: significant pairs ordered by the simulator",
+            f"{ordered}/{pairs}",
+            "all",
+            ordered == pairs,
+            "aim",
+            f"Spearman {rank:.2f}",
+        ),
+    ]
     data = {
         "objective": {m: v.round(5).tolist() for m, v in scores.items()},
         "learned minus": {m: as_dict(paired(ours, v)) for m, v in scores.items() if m != LEARNED},
-        "simulator minus uniform": predicted, "Spearman": rank, "mean shares": mean.tolist(),
+        "simulator minus uniform": predicted,
+        "Spearman": rank,
+        "mean shares": mean.tolist(),
         "domains": result["domains"],
-    }  # fmt: skip
+    }
     return data, figures
 
 
@@ -226,10 +286,15 @@ def pooled(results: dict[str, dict[str, Any]]) -> list[Figure]:
         d = paired(ours, theirs)
         aim = method not in ABLATIONS and method != "weights"
         figures.append(
-            Figure(f"pooled continual: learned minus {method}", round(d.mean, 5),
-                   "ahead" if aim else "reported", d.verdict == "won" if aim else None, "aim",
-                   f"{d.verdict} [{d.low:+.4f}, {d.high:+.4f}] n={d.n}")
-        )  # fmt: skip
+            Figure(
+                f"pooled continual: learned minus {method}",
+                round(d.mean, 5),
+                "ahead" if aim else "reported",
+                d.verdict == "won" if aim else None,
+                "aim",
+                f"{d.verdict} [{d.low:+.4f}, {d.high:+.4f}] n={d.n}",
+            )
+        )
     return figures
 
 

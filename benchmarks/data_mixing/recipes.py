@@ -21,9 +21,11 @@ from allocgym.benchmarks.data_mixing.real import BASES, Case
 from allocgym.benchmarks.data_mixing.training import FOR_REAL_RUNS, train_agent
 
 RECIPES: dict[str, dict[str, float]] = {
-    "plain": {}, "steady": {"steadiness": FOR_REAL_RUNS["steadiness"]},
-    "wide": {"jitter": FOR_REAL_RUNS["jitter"]}, "wide and steady": FOR_REAL_RUNS,
-}  # fmt: skip
+    "plain": {},
+    "steady": {"steadiness": FOR_REAL_RUNS["steadiness"]},
+    "wide": {"jitter": FOR_REAL_RUNS["jitter"]},
+    "wide and steady": FOR_REAL_RUNS,
+}
 RIVALS = ("uniform", "replay-25%", "replay-50%", "weights")
 FIRST = 100
 """The first seed: the pilots' are 0 and 1."""
@@ -38,9 +40,11 @@ def _case(name: str, target_weight: float | None, steps: int) -> Case:
 
 
 CASES = (
-    _case("code", 0.5, 200), _case("sql", 0.7, 200), _case("dyck", 0.5, 100),
+    _case("code", 0.5, 200),
+    _case("sql", 0.7, 200),
+    _case("dyck", 0.5, 100),
     _case("scratch", None, 200),
-)  # fmt: skip
+)
 
 
 def suite(options: Options) -> int:
@@ -83,13 +87,19 @@ def suite(options: Options) -> int:
         results[case.name] = {
             "scores": {m: v.round(5).tolist() for m, v in scores.items()},
             "table": {"columns": columns, "rows": rows},
-        }  # fmt: skip
+        }
     for name, differences in pooled.items():
         d = paired(np.array(differences), np.zeros(len(differences)))
         figures.append(
-            Figure(f"{name}: minus each setting's best rival", round(d.mean, 5), "reported", None,
-                   "aim", f"{d.verdict} [{d.low:+.4f}, {d.high:+.4f}] n={d.n}")
-        )  # fmt: skip
+            Figure(
+                f"{name}: minus each setting's best rival",
+                round(d.mean, 5),
+                "reported",
+                None,
+                "aim",
+                f"{d.verdict} [{d.low:+.4f}, {d.high:+.4f}] n={d.n}",
+            )
+        )
     return finish("recipes", figures, results, begun, options)
 
 

@@ -80,10 +80,16 @@ def show_comparison(scenario: str, scores: dict[str, np.ndarray]) -> None:
     for name, values in sorted(scores.items(), key=lambda item: item[1].mean()):
         d = paired(values, uniform)
         gain = normalised_gain(values, uniform, oracle)
-        rows.append([
-            name, float(values.mean()), f"{d.mean:+.4f}", f"[{d.low:+.4f}, {d.high:+.4f}]",
-            f"{d.wins}/{d.losses}", "n/a" if gain is None else f"{gain:.2f}",
-        ])  # fmt: skip
+        rows.append(
+            [
+                name,
+                float(values.mean()),
+                f"{d.mean:+.4f}",
+                f"[{d.low:+.4f}, {d.high:+.4f}]",
+                f"{d.wins}/{d.losses}",
+                "n/a" if gain is None else f"{gain:.2f}",
+            ]
+        )
     columns = ["agent", "objective", "minus uniform", "95 %", "wins/losses", "normalised gain"]
     show(f"{scenario} ({len(uniform)} paired seeds)", columns, rows)
 
@@ -104,8 +110,9 @@ def suite(options: Options) -> int:
             for trainer, iterations in plan.items():
                 path = Path(folder) / f"learned-{trainer}-{scenario}.zip"
                 learned[f"learned ({trainer})"] = (
-                    path, train_agent(path, scenario, trainer, iterations),
-                )  # fmt: skip
+                    path,
+                    train_agent(path, scenario, trainer, iterations),
+                )
                 console.print(
                     f"{scenario}: trained {trainer} in {learned[f'learned ({trainer})'][1]['seconds']} s"
                 )
@@ -132,11 +139,12 @@ def summarise(scores: dict[str, np.ndarray], trained: dict[str, Any]) -> dict[st
     }
     return {
         "objective": {k: round(float(v.mean()), 5) for k, v in scores.items()},
-        "normalised gain": gains, "training": trained,
+        "normalised gain": gains,
+        "training": trained,
         "learned (gradient) minus": {
             k: {**as_dict(r), "p_holm": round(corrected[k], 5)} for k, r in against.items()
         },
-    }  # fmt: skip
+    }
 
 
 def judge(scenario: str, scores: dict[str, np.ndarray]) -> list[Figure]:
@@ -153,10 +161,13 @@ def judge(scenario: str, scores: dict[str, np.ndarray]) -> list[Figure]:
         )
         return [
             Figure(
-                "control: best rival minus clairvoyant static, upper end", round(worst[0] - slack, 6),
-                f">= -{slack:g} (rounding to units)", worst[0] >= 0, detail=worst[1],
+                "control: best rival minus clairvoyant static, upper end",
+                round(worst[0] - slack, 6),
+                f">= -{slack:g} (rounding to units)",
+                worst[0] >= 0,
+                detail=worst[1],
             )
-        ]  # fmt: skip
+        ]
     plain = {k: v for k, v in scores.items() if not k.startswith(("oracle", "learned"))}
     best = min(plain, key=lambda k: plain[k].mean())
     d = paired(ours, plain[best])
@@ -165,14 +176,30 @@ def judge(scenario: str, scores: dict[str, np.ndarray]) -> list[Figure]:
         d = paired(ours, scores["static sweep (pays 20 %)"])
         e = paired(ours, static)
         return [
-            Figure(f"{scenario}: learned minus paid static sweep", round(d.mean, 5),
-                   "level or ahead", d.verdict != "lost", "aim",
-                   f"{d.verdict} [{d.low:+.4f}, {d.high:+.4f}]"),
-            Figure(f"{scenario}: learned minus clairvoyant static", round(e.mean, 5),
-                   "level", e.verdict != "lost", "aim",
-                   f"{e.verdict} [{e.low:+.4f}, {e.high:+.4f}]"),
-        ]  # fmt: skip
+            Figure(
+                f"{scenario}: learned minus paid static sweep",
+                round(d.mean, 5),
+                "level or ahead",
+                d.verdict != "lost",
+                "aim",
+                f"{d.verdict} [{d.low:+.4f}, {d.high:+.4f}]",
+            ),
+            Figure(
+                f"{scenario}: learned minus clairvoyant static",
+                round(e.mean, 5),
+                "level",
+                e.verdict != "lost",
+                "aim",
+                f"{e.verdict} [{e.low:+.4f}, {e.high:+.4f}]",
+            ),
+        ]
     return [
-        Figure(name, round(d.mean, 5), "ahead", d.verdict == "won", "aim",
-               f"{d.verdict} [{d.low:+.4f}, {d.high:+.4f}] against {best}")
-    ]  # fmt: skip
+        Figure(
+            name,
+            round(d.mean, 5),
+            "ahead",
+            d.verdict == "won",
+            "aim",
+            f"{d.verdict} [{d.low:+.4f}, {d.high:+.4f}] against {best}",
+        )
+    ]

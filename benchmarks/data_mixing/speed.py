@@ -64,9 +64,15 @@ def ppo_rate(flatten: bool, stretches: int) -> float:
     policy: Any = "MlpPolicy" if flatten else SetActorCritic
     shape = {"activation_fn": torch.nn.ReLU} if flatten else {}
     model = PPO(
-        policy, wrapped, n_steps=64, batch_size=8192, n_epochs=4, device="cpu", seed=0,
+        policy,
+        wrapped,
+        n_steps=64,
+        batch_size=8192,
+        n_epochs=4,
+        device="cpu",
+        seed=0,
         policy_kwargs=shape,
-    )  # fmt: skip
+    )
     model.learn(1)
     best = 0.0
     for _ in range(stretches):
@@ -94,16 +100,18 @@ def suite(options: Options) -> int:
     mlp = ppo_rate(True, 2 if quick else 6)
     sets = ppo_rate(False, 1)
     show(
-        "speed, one core (CPU-seconds)", ["what", "steps/s"],
+        "speed, one core (CPU-seconds)",
+        ["what", "steps/s"],
         [
             ["twin, 1,024 environments x 8 domains, float32", f"{fast:,.0f}"],
             ["the same, float64", f"{double:,.0f}"],
             ["SyncVectorEnv(64) of scalar twins", f"{slow:,.0f}"],
-            ["scalar, SimPy", f"{simpy:,.0f}"], ["scalar, twin", f"{scalar:,.0f}"],
+            ["scalar, SimPy", f"{simpy:,.0f}"],
+            ["scalar, twin", f"{scalar:,.0f}"],
             ["PPO (SB3), plain MLP, training included", f"{mlp:,.0f}"],
             ["PPO (SB3), set policy, training included", f"{sets:,.0f}"],
         ],
-    )  # fmt: skip
+    )
     figures = [
         Figure("twin env-steps/s (float32)", round(fast), ">= 2,000,000", fast >= 2e6),
         Figure("twin / SyncVectorEnv(64)", round(fast / slow, 1), ">= 20", fast / slow >= 20),
@@ -140,6 +148,10 @@ def overhead(quick: bool) -> list[Figure]:
     whole = time.process_time() - whole
     added = (whole - inside) / inside
     return [
-        Figure("share the environment adds to the bare training loop (real)", round(added, 5),
-               "<= 0.02", added <= 0.02)
-    ]  # fmt: skip
+        Figure(
+            "share the environment adds to the bare training loop (real)",
+            round(added, 5),
+            "<= 0.02",
+            added <= 0.02,
+        )
+    ]

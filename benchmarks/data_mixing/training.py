@@ -89,9 +89,17 @@ def train_agent(
             steps = iterations * 2 * batch * backend.spec.horizon
             held = out.with_suffix(".checkpoint")
             policy, information = train_rllib(
-                "allocgym:allocgym/DataMixing-v0", arguments, steps, trainer.partition("-")[2],
-                batch, runners, seed, skip, checkpoint=held, progress=progress,
-            )  # fmt: skip
+                "allocgym:allocgym/DataMixing-v0",
+                arguments,
+                steps,
+                trainer.partition("-")[2],
+                batch,
+                runners,
+                seed,
+                skip,
+                checkpoint=held,
+                progress=progress,
+            )
         elif trainer == "ppo":
             from allocgym.agents.core.sb3 import train_ppo
 

@@ -21,8 +21,13 @@ SHARES = (0.1, 0.3, 0.5, 0.7)
 MARGIN = 0.04
 """Our plans aim this far below the budget on real runs: twice the largest error seen of a fitted peak."""
 OTHERS = (
-    "torch-dp", "torch-greedy", "torch-ilp", "cheapest-recompute", "offload-all", "recompute-all",
-)  # fmt: skip
+    "torch-dp",
+    "torch-greedy",
+    "torch-ilp",
+    "cheapest-recompute",
+    "offload-all",
+    "recompute-all",
+)
 OURS = ("learned", "plan-search")
 RULES = (*OTHERS, *OURS)
 
@@ -42,10 +47,15 @@ def simulated(scenario: str) -> list[dict[str, Any]]:
             keep = timeline(p, plans.keep_all(p)[None])[0][0]
             for name in RULES:
                 seconds, peak = timeline(p, plans.RULES[name](p)[None])
-                rows.append({
-                    "model": data["model"], "share": share, "rule": name,
-                    "added": float(seconds[0] / keep - 1), "peak": float(peak[0] / p.budget[0]),
-                })  # fmt: skip
+                rows.append(
+                    {
+                        "model": data["model"],
+                        "share": share,
+                        "rule": name,
+                        "added": float(seconds[0] / keep - 1),
+                        "peak": float(peak[0] / p.budget[0]),
+                    }
+                )
     return rows
 
 
@@ -69,11 +79,18 @@ def executed(models: list[str], repeats: int) -> list[dict[str, Any]]:
         keep = got["plans"][0]
         for share, name, action, budget in wanted:
             r = by_plan[tuple(map(int, action))]
-            rows.append({
-                "model": model, "share": share, "rule": name, "plan": list(map(int, action)),
-                "added": r["seconds"] / keep["seconds"] - 1, "peak": r["peak"] / budget,
-                "seconds": r["seconds"], "equal": r["equal"],
-            })  # fmt: skip
+            rows.append(
+                {
+                    "model": model,
+                    "share": share,
+                    "rule": name,
+                    "plan": list(map(int, action)),
+                    "added": r["seconds"] / keep["seconds"] - 1,
+                    "peak": r["peak"] / budget,
+                    "seconds": r["seconds"],
+                    "equal": r["equal"],
+                }
+            )
     return rows
 
 
@@ -105,11 +122,16 @@ def _figures(title: str, ours: str, versus: dict[str, Any]) -> list[Figure]:
         else:
             text = f"{d['wins']} better, {d['losses']} worse of {d['n']}"
             met = d["high"] < 0
-        figures.append(Figure(
-            f"{title}: added time, {ours} minus {name}", round(100 * d["mean"], 2) if d["n"] else None,
-            "< 0 points, interval below 0", met, "aim",
-            f"{text}; it was over the budget {d['over budget']} times",
-        ))  # fmt: skip
+        figures.append(
+            Figure(
+                f"{title}: added time, {ours} minus {name}",
+                round(100 * d["mean"], 2) if d["n"] else None,
+                "< 0 points, interval below 0",
+                met,
+                "aim",
+                f"{text}; it was over the budget {d['over budget']} times",
+            )
+        )
     return figures
 
 
@@ -127,10 +149,16 @@ def _table(rows: list[dict[str, Any]]) -> dict[str, Any]:
         for share in SHARES:
             some = [r for r in rows if r["rule"] == name and r["share"] == share]
             inside = sum(r["peak"] <= 1 + 1e-9 for r in some)
-            out.append([
-                name, share, len(some), inside, float(np.mean([r["peak"] for r in some])),
-                100 * float(np.mean([r["added"] for r in some])),
-            ])  # fmt: skip
+            out.append(
+                [
+                    name,
+                    share,
+                    len(some),
+                    inside,
+                    float(np.mean([r["peak"] for r in some])),
+                    100 * float(np.mean([r["added"] for r in some])),
+                ]
+            )
     return {"columns": columns, "rows": out}
 
 
@@ -146,18 +174,27 @@ def suite(options: Options) -> int:
         show(f"activation plans, {title}", table["columns"], table["rows"])
         peaks = [r["peak"] for r in rows if r["rule"] in OURS]
         inside = max(peaks) <= 1 + 1e-9
-        figures.append(Figure(
-            f"{title}: our largest peak over the budget", round(max(peaks), 4), "<= 1", inside,
-            detail=f"{len(peaks)} runs",
-        ))  # fmt: skip
+        figures.append(
+            Figure(
+                f"{title}: our largest peak over the budget",
+                round(max(peaks), 4),
+                "<= 1",
+                inside,
+                detail=f"{len(peaks)} runs",
+            )
+        )
         against = {ours: _compare(rows, ours) for ours in OURS}
         for ours, versus in against.items():
             figures += _figures(title, ours, versus)
         results[title] = {"table": table, "against": against, "rows": rows}
-    figures.append(Figure(
-        "real runs: plans whose gradients differ from keep-all's",
-        sum(not r["equal"] for r in real_rows), "0", all(r["equal"] for r in real_rows),
-    ))  # fmt: skip
+    figures.append(
+        Figure(
+            "real runs: plans whose gradients differ from keep-all's",
+            sum(not r["equal"] for r in real_rows),
+            "0",
+            all(r["equal"] for r in real_rows),
+        )
+    )
     return finish("activation", figures, results, begun, options)
 
 
@@ -182,25 +219,55 @@ def real(options: Options) -> int:
         error = np.abs(peak / measured - 1)
         rank = float(spearmanr(seconds, took)[0])
         figures += [
-            Figure(f"{model}: gradients that differ", sum(not r["equal"] for r in got), "0",
-                   all(r["equal"] for r in got), detail=f"{count} random plans, to the bit"),
-            Figure(f"{model}: largest error of the peak", round(float(error.max()), 4), "<= 0.10",
-                   bool(error.max() <= 0.1)),
-            Figure(f"{model}: rank correlation of step time", round(rank, 3), ">= 0.9", rank >= 0.9,
-                   "aim", f"mean error {np.abs(seconds / took - 1).mean():.3f}"),
-        ]  # fmt: skip
-        rows.append([
-            model, count, float(measured.min() / 2**20), float(measured.max() / 2**20),
-            100 * float(error.max()), rank, 100 * float(np.abs(seconds / took - 1).mean()),
-        ])  # fmt: skip
+            Figure(
+                f"{model}: gradients that differ",
+                sum(not r["equal"] for r in got),
+                "0",
+                all(r["equal"] for r in got),
+                detail=f"{count} random plans, to the bit",
+            ),
+            Figure(
+                f"{model}: largest error of the peak",
+                round(float(error.max()), 4),
+                "<= 0.10",
+                bool(error.max() <= 0.1),
+            ),
+            Figure(
+                f"{model}: rank correlation of step time",
+                round(rank, 3),
+                ">= 0.9",
+                rank >= 0.9,
+                "aim",
+                f"mean error {np.abs(seconds / took - 1).mean():.3f}",
+            ),
+        ]
+        rows.append(
+            [
+                model,
+                count,
+                float(measured.min() / 2**20),
+                float(measured.max() / 2**20),
+                100 * float(error.max()),
+                rank,
+                100 * float(np.abs(seconds / took - 1).mean()),
+            ]
+        )
         results[model] = {
-            "plans": random, "peak": measured.tolist(), "predicted peak": peak.tolist(),
-            "seconds": took.tolist(), "predicted seconds": seconds.tolist(),
-        }  # fmt: skip
+            "plans": random,
+            "peak": measured.tolist(),
+            "predicted peak": peak.tolist(),
+            "seconds": took.tolist(),
+            "predicted seconds": seconds.tolist(),
+        }
     columns = [
-        "model", "plans", "least peak MB", "largest", "peak error % (max)", "rank of step time",
+        "model",
+        "plans",
+        "least peak MB",
+        "largest",
+        "peak error % (max)",
+        "rank of step time",
         "time error % (mean)",
-    ]  # fmt: skip
+    ]
     show("random plans on real runs", columns, rows)
     results["table"] = {"columns": columns, "rows": rows}
     return finish("real", figures, results, begun, options)

@@ -20,7 +20,8 @@ SUITES = {
         f"{_HOME}.mapping:suite", "unseen programs, CPU budgets 0.1 to 60 s (about 10 min)", 1, 1
     ),
     "activation": Suite(
-        f"{_HOME}.activation:suite", "plans against torch's and simple rules, for real (about 6 min)"
+        f"{_HOME}.activation:suite",
+        "plans against torch's and simple rules, for real (about 6 min)",
     ),
     "real": Suite(f"{_HOME}.activation:real", "20 random plans a model on a CPU (about 6 min)"),
     "packing": Suite(
@@ -29,7 +30,7 @@ SUITES = {
     "strategy": Suite(f"{_HOME}.strategy:suite", "IOPDDL B and G (about 2 min)"),
     "gpu": Suite(f"{_HOME}.gpu:suite", "copies, random plans, GPT-2 124M on CUDA (not run here)"),
     "speed": Suite(f"{_HOME}.speed:suite", "evaluator and environment (about 1 min)"),
-}  # fmt: skip
+}
 
 
 class MappingFront(Front):

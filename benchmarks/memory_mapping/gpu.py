@@ -20,10 +20,12 @@ MODEL = "gpt2-124m"
 SHARES = (0.2, 0.5, 0.8)
 RULES = ("cheapest-recompute", "recompute-all", "torch-dp", "learned", "plan-search")
 NAMES = (
-    "pinned copies, most GB/s to the host", "random plans: largest error of the peak",
-    "random plans: rank correlation of step time", "our largest peak over the budget",
+    "pinned copies, most GB/s to the host",
+    "random plans: largest error of the peak",
+    "random plans: rank correlation of step time",
+    "our largest peak over the budget",
     "budgets where plan-search is ahead of cheapest-recompute",
-)  # fmt: skip
+)
 
 
 def suite(options: Options) -> int:
@@ -67,15 +69,25 @@ def _random(options: Options, figures: list[Figure], results: dict[str, Any]) ->
     error = np.abs(peak / measured - 1)
     rank = float(spearmanr(seconds, took)[0])
     figures += [
-        Figure(NAMES[1], round(float(error.max()), 4), "<= 0.10", bool(error.max() <= 0.1), "aim",
-               got["machine"]),
+        Figure(
+            NAMES[1],
+            round(float(error.max()), 4),
+            "<= 0.10",
+            bool(error.max() <= 0.1),
+            "aim",
+            got["machine"],
+        ),
         Figure(NAMES[2], round(rank, 3), ">= 0.9", rank >= 0.9, "aim", f"{count} plans"),
-    ]  # fmt: skip
+    ]
     results["random"] = {
-        "machine": got["machine"], "profile": profile, "plans": random, "peak": measured.tolist(),
-        "predicted peak": peak.tolist(), "seconds": took.tolist(),
+        "machine": got["machine"],
+        "profile": profile,
+        "plans": random,
+        "peak": measured.tolist(),
+        "predicted peak": peak.tolist(),
+        "seconds": took.tolist(),
         "predicted seconds": seconds.tolist(),
-    }  # fmt: skip
+    }
     return profile
 
 
@@ -109,4 +121,4 @@ def _budgets(
     figures += [
         Figure(NAMES[3], round(most, 4), "<= 1", most <= 1),
         Figure(NAMES[4], ahead, f"{len(SHARES)}", ahead == len(SHARES), "aim"),
-    ]  # fmt: skip
+    ]

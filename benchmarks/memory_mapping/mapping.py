@@ -41,9 +41,11 @@ def cell(described: dict[str, Any]) -> dict[str, Any]:
     except AllocgymError:
         valid = False
     return {
-        "saved": saved(program, device, got.plan), "seconds": got.seconds, "bound": got.bound,
+        "saved": saved(program, device, got.plan),
+        "seconds": got.seconds,
+        "bound": got.bound,
         "valid": valid,
-    }  # fmt: skip
+    }
 
 
 def subject(options: Options) -> tuple[str, dict[str, str]]:
@@ -131,8 +133,10 @@ def suite(options: Options) -> int:
             bounds[c["instance"]] = limit[key]
         else:
             control.setdefault(key, {})[c["solver"]] = r["saved"]
-    level = max((float(np.ptp([v for s, v in by.items() if s not in FREE])) for by in control.values()),
-                default=0.0)  # fmt: skip
+    level = max(
+        (float(np.ptp([v for s, v in by.items() if s not in FREE])) for by in control.values()),
+        default=0.0,
+    )
     lead = max(
         (max(by.values()) - by["xla"] for by in control.values() if "xla" in by), default=0.0
     )
@@ -150,10 +154,13 @@ def suite(options: Options) -> int:
         d = np.array([mean[a][i] - mean[b][i] for i in both])
         result = as_dict(paired(-d, np.zeros(len(d)))) if len(d) > 1 else {"mean": -float(d[0])}
         return {
-            "wins": int((d > 1e-4).sum()), "ties": int((np.abs(d) <= 1e-4).sum()),
-            "losses": int((d < -1e-4).sum()), "points": 100 * float(d.mean()),
-            "worst": 100 * float(d.min()), "paired": result,
-        }  # fmt: skip
+            "wins": int((d > 1e-4).sum()),
+            "ties": int((np.abs(d) <= 1e-4).sum()),
+            "losses": int((d < -1e-4).sum()),
+            "points": 100 * float(d.mean()),
+            "worst": 100 * float(d.min()),
+            "paired": result,
+        }
 
     rows = []
     for (name, budget), values in mean.items():
@@ -162,14 +169,26 @@ def suite(options: Options) -> int:
         gap = np.array([best[i] for i in on]) - v
         top = np.array([bounds[i] for i in on]) - v
         d = versus((name, budget), ("xla", 0.0))
-        rows.append([
-            name, budget or "-", len(on), 100 * float(v.mean()), 100 * float(gap.mean()),
-            100 * float(top.mean()), f"{d['wins']}/{d['ties']}/{d['losses']}" if d else "",
-        ])  # fmt: skip
+        rows.append(
+            [
+                name,
+                budget or "-",
+                len(on),
+                100 * float(v.mean()),
+                100 * float(gap.mean()),
+                100 * float(top.mean()),
+                f"{d['wins']}/{d['ties']}/{d['losses']}" if d else "",
+            ]
+        )
     columns = [
-        "solver", "CPU s", "instances", "saved %", "gap to best known", "gap to bound",
+        "solver",
+        "CPU s",
+        "instances",
+        "saved %",
+        "gap to best known",
+        "gap to bound",
         "win/tie/loss against xla",
-    ]  # fmt: skip
+    ]
     show(
         "mapping: unseen programs in the contention band (points of the all-slow time)",
         columns,
@@ -179,19 +198,36 @@ def suite(options: Options) -> int:
     figures = [
         Figure("plans that are not valid", invalid, "0", invalid == 0, detail=worked),
         Figure("plans above the bound", above, "0", above == 0),
-        Figure("spread in the controls", level, "<= 1e-6", level <= 1e-6,
-               detail="every rule and search that keeps what it can, compute-bound and ample"),
+        Figure(
+            "spread in the controls",
+            level,
+            "<= 1e-6",
+            level <= 1e-6,
+            detail="every rule and search that keeps what it can, compute-bound and ample",
+        ),
         Figure("lead over xla in the controls", lead, "<= 1e-6", lead <= 1e-6, detail="anybody's"),
-        Figure("ppo behind xla in the controls, points", round(100 * lost, 2), "0", lost <= 1e-6, "aim",
-               "it was trained in the contention band only, and drops"),
-    ]  # fmt: skip
+        Figure(
+            "ppo behind xla in the controls, points",
+            round(100 * lost, 2),
+            "0",
+            lost <= 1e-6,
+            "aim",
+            "it was trained in the contention band only, and drops",
+        ),
+    ]
     alone = versus(("learned", 0.0), ("xla", 0.0))
     if alone:
         share = alone["wins"] / max(sum(alone[k] for k in ("wins", "ties", "losses")), 1)
-        figures.append(Figure(
-            "learned alone ahead of xla, share of instances", round(share, 3), "> 0.5", share > 0.5,
-            "aim", f"{alone['wins']}/{alone['ties']}/{alone['losses']}, {alone['points']:+.2f} points",
-        ))  # fmt: skip
+        figures.append(
+            Figure(
+                "learned alone ahead of xla, share of instances",
+                round(share, 3),
+                "> 0.5",
+                share > 0.5,
+                "aim",
+                f"{alone['wins']}/{alone['ties']}/{alone['losses']}, {alone['points']:+.2f} points",
+            )
+        )
     for budget in BUDGETS:
         d = versus(("learned+climb", budget), ("order-climb", budget))
         if d is None:
@@ -200,37 +236,54 @@ def suite(options: Options) -> int:
             asked, met = "> 0 points, interval above 0", d["paired"].get("high", d["points"]) < 0
         else:
             asked, met = "no worse than 0.2 points", d["worst"] >= -0.2
-        figures.append(Figure(
-            f"learned+climb minus order-climb at {budget:g} s, points", round(d["points"], 3), asked,
-            bool(met), "aim", f"{d['wins']}/{d['ties']}/{d['losses']}, worst {d['worst']:+.2f}",
-        ))  # fmt: skip
+        figures.append(
+            Figure(
+                f"learned+climb minus order-climb at {budget:g} s, points",
+                round(d["points"], 3),
+                asked,
+                bool(met),
+                "aim",
+                f"{d['wins']}/{d['ties']}/{d['losses']}, worst {d['worst']:+.2f}",
+            )
+        )
     open_ones = [i for i in bounds if bounds[i] - best[i] > 0.01]
     for budget in BUDGETS[:2]:
         ours, theirs = mean.get(("learned+climb", budget)), mean.get(("order-climb", budget))
         if ours and theirs and open_ones:
             gain = np.array([ours[i] - theirs[i] for i in open_ones])
             ahead, behind = int((gain > 1e-4).sum()), int((gain < -1e-4).sum())
-            figures.append(Figure(
-                f"where the bound leaves more than a point, ahead at {budget:g} s", ahead,
-                f"all {len(gain)}", ahead == len(gain), "aim",
-                f"{ahead}/{len(gain) - ahead - behind}/{behind}",
-            ))  # fmt: skip
+            figures.append(
+                Figure(
+                    f"where the bound leaves more than a point, ahead at {budget:g} s",
+                    ahead,
+                    f"all {len(gain)}",
+                    ahead == len(gain),
+                    "aim",
+                    f"{ahead}/{len(gain) - ahead - behind}/{behind}",
+                )
+            )
     results = {
         "table": {"columns": columns, "rows": rows},
         "against": {
             f"{a[0]} {a[1]:g} minus {b[0]} {b[1]:g}": versus(a, b)
             for a, b in [
-                (("learned", 0.0), ("xla", 0.0)), (("best-of", 0.0), ("xla", 0.0)),
-                *[(("learned+climb", t), (o, t)) for t in BUDGETS for o in ("order-climb", "cp-sat")],
+                (("learned", 0.0), ("xla", 0.0)),
+                (("best-of", 0.0), ("xla", 0.0)),
+                *[
+                    (("learned+climb", t), (o, t))
+                    for t in BUDGETS
+                    for o in ("order-climb", "cp-sat")
+                ],
             ]
         },
         "instances": {
             f"{i}: {pairs[i][0].name}, {pairs[i][1].capacity} B": {
-                "bound": bounds[i], "best": best[i],
+                "bound": bounds[i],
+                "best": best[i],
                 **{f"{n} {t:g}": v[i] for (n, t), v in mean.items() if i in v},
             }
             for i in bounds
         },
         "bound leaves more than a point": len(open_ones),
-    }  # fmt: skip
+    }
     return finish("mapping", figures, results, begun, options)

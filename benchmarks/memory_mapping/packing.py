@@ -18,9 +18,18 @@ from allocgym.simulators.core import public_data
 from allocgym.simulators.memory_mapping import packings as instances
 
 PUBLISHED = {
-    "A": 4910, "B": 3661, "C": 637, "D": 2674, "E": 3717, "F": 5358, "G": 1181, "H": 1808, "I": 3908,
-    "J": 883, "K": 628,
-}  # fmt: skip
+    "A": 4910,
+    "B": 3661,
+    "C": 637,
+    "D": 2674,
+    "E": 3717,
+    "F": 5358,
+    "G": 1181,
+    "H": 1808,
+    "I": 3908,
+    "J": 883,
+    "K": 628,
+}
 """Milliseconds of MiniMalloc on its own machine (Moffitt, ASPLOS 2023, slides p. 22); it solves all."""
 CLIMB, EXACT = 5.0, 30.0
 """CPU seconds of the climbs, and of CP-SAT."""
@@ -54,9 +63,12 @@ def cell(described: dict[str, Any]) -> dict[str, Any]:
     except AllocgymError:
         height, valid = int((got.offsets + b.size).max()), False
     return {
-        "height": height / b.capacity, "valid": valid, "seconds": got.seconds, "status": got.status,
+        "height": height / b.capacity,
+        "valid": valid,
+        "seconds": got.seconds,
+        "status": got.status,
         "peak": b.peak / b.capacity,
-    }  # fmt: skip
+    }
 
 
 def plan_cells(options: Options) -> list[dict[str, Any]]:
@@ -74,9 +86,9 @@ def plan_cells(options: Options) -> list[dict[str, Any]]:
     for name in inputs:
         for solver in chosen:
             budget = 0.0 if solver in RULES else limits.get(solver, CLIMB) / shrink
-            cells.append({
-                "kind": "public", "name": name, "solver": solver, "budget": budget, "seed": 0,
-            })  # fmt: skip
+            cells.append(
+                {"kind": "public", "name": name, "solver": solver, "budget": budget, "seed": 0}
+            )
     count = 4 if options.quick else 20
     for kind, number in (("tight", count), ("slack", count), ("stacked", 3)):
         for i in range(number):
@@ -84,9 +96,9 @@ def plan_cells(options: Options) -> list[dict[str, Any]]:
                 if solver in ("cp-sat", "minimalloc"):
                     continue
                 budget = 0.0 if solver in (*RULES, "oracle") else 0.5
-                cells.append({
-                    "kind": kind, "name": FIRST + i, "solver": solver, "budget": budget, "seed": 0,
-                })  # fmt: skip
+                cells.append(
+                    {"kind": kind, "name": FIRST + i, "solver": solver, "budget": budget, "seed": 0}
+                )
     return cells
 
 
@@ -102,10 +114,15 @@ def suite(options: Options) -> int:
     invalid = sum(not r["valid"] for r in packed)
     under = sum(r["height"] < r["peak"] - 1e-12 for r in packed)
     figures = [
-        Figure("packings that are not valid", invalid, "0", invalid == 0,
-               detail=f"{len(packed)} packings"),
+        Figure(
+            "packings that are not valid",
+            invalid,
+            "0",
+            invalid == 0,
+            detail=f"{len(packed)} packings",
+        ),
         Figure("packings below the peak load", under, "0", under == 0),
-    ]  # fmt: skip
+    ]
     level = max(
         float(np.ptp([r["height"] for r in by.values()])) for by in table["stacked"].values()
     )
@@ -150,19 +167,32 @@ def _public(table: dict[str, dict[str, dict[str, Any]]], results: dict[str, Any]
     }
     total = len(table)
     figures = [
-        Figure(f"inputs that fit by {s}", fits[s], f"{total}, as by MiniMalloc", fits[s] == total, "aim",
-               f"{EXACT if s == 'cp-sat' else CLIMB:g} s of CPU" if s in SEARCH else "")
-        for s in solvers if s in (*SEARCH, "minimalloc", "learned")
-    ]  # fmt: skip
+        Figure(
+            f"inputs that fit by {s}",
+            fits[s],
+            f"{total}, as by MiniMalloc",
+            fits[s] == total,
+            "aim",
+            f"{EXACT if s == 'cp-sat' else CLIMB:g} s of CPU" if s in SEARCH else "",
+        )
+        for s in solvers
+        if s in (*SEARCH, "minimalloc", "learned")
+    ]
     if "cp-sat" in solvers:
         quicker = sum(
             by["cp-sat"]["height"] is not None and by["cp-sat"]["seconds"] < PUBLISHED[n] / 1000
             for n, by in table.items()
         )
-        figures.append(Figure(
-            "inputs where cp-sat takes less CPU time than MiniMalloc's published", quicker,
-            f"{total}", quicker == total, "aim", "another machine: no race, an order of magnitude",
-        ))  # fmt: skip
+        figures.append(
+            Figure(
+                "inputs where cp-sat takes less CPU time than MiniMalloc's published",
+                quicker,
+                f"{total}",
+                quicker == total,
+                "aim",
+                "another machine: no race, an order of magnitude",
+            )
+        )
     for a, b in (("learned", "size"), ("learned+climb", "climb")):
         if a in solvers and b in solvers:
             d = [by[a]["height"] - by[b]["height"] for by in table.values()]

@@ -71,7 +71,7 @@ class PackingFront(SideFront):
     suites: ClassVar[dict[str, Suite]] = {
         "packing": Suite(
             f"{_HOME}.packing:suite", "MiniMalloc's 11 inputs and generated ones (about 8 min)"
-        ),
+        )
     }
 
     def scenarios(self) -> list[str]:
@@ -88,9 +88,14 @@ class PackingFront(SideFront):
         return packings.Packer(made, name)
 
     def train(
-        self, out: Path, scenario: str, trainer: str, iterations: int, seed: int,
+        self,
+        out: Path,
+        scenario: str,
+        trainer: str,
+        iterations: int,
+        seed: int,
         overrides: dict[str, Any],
-    ) -> dict[str, Any]:  # fmt: skip
+    ) -> dict[str, Any]:
         """See `Front.train`: generated instances of several sizes, with and without slack."""
         members = int(overrides.get("members", 3))
 
@@ -124,7 +129,7 @@ class SelectionFront(SideFront):
     suites: ClassVar[dict[str, Suite]] = {
         "strategy": Suite(
             f"{_HOME}.strategy:suite", "IOPDDL B, G and V, generated ones (about 5 min)"
-        ),
+        )
     }
 
     def scenarios(self) -> list[str]:
@@ -141,9 +146,14 @@ class SelectionFront(SideFront):
         return selecting.Selector(made, name)
 
     def train(
-        self, out: Path, scenario: str, trainer: str, iterations: int, seed: int,
+        self,
+        out: Path,
+        scenario: str,
+        trainer: str,
+        iterations: int,
+        seed: int,
         overrides: dict[str, Any],
-    ) -> dict[str, Any]:  # fmt: skip
+    ) -> dict[str, Any]:
         """See `Front.train`."""
         from allocgym.envs.core.registry import make_backend, make_problem
 
@@ -203,9 +213,14 @@ class ActivationFront(SideFront):
         return plans.PlanAgent(made, name)
 
     def train(
-        self, out: Path, scenario: str, trainer: str, iterations: int, seed: int,
+        self,
+        out: Path,
+        scenario: str,
+        trainer: str,
+        iterations: int,
+        seed: int,
         overrides: dict[str, Any],
-    ) -> dict[str, Any]:  # fmt: skip
+    ) -> dict[str, Any]:
         """See `Front.train`; without a scenario, on ``"mixed"``."""
         from allocgym.benchmarks.memory_mapping.training import masked
 

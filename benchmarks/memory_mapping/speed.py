@@ -92,10 +92,20 @@ def suite(options: Options) -> int:
     ]
     show("speed, one core", columns, rows)
     figures = [
-        Figure("batched evaluator, GPT programs/s", round(fast), ">= 2,000", fast >= 2000,
-               detail=f"{program.name}, float64, complete plans"),
-        Figure("batched environment, decisions/s", round(decisions), ">= 20,000", decisions >= 20_000,
-               detail="512 environments, float64, observations included"),
+        Figure(
+            "batched evaluator, GPT programs/s",
+            round(fast),
+            ">= 2,000",
+            fast >= 2000,
+            detail=f"{program.name}, float64, complete plans",
+        ),
+        Figure(
+            "batched environment, decisions/s",
+            round(decisions),
+            ">= 20,000",
+            decisions >= 20_000,
+            detail="512 environments, float64, observations included",
+        ),
         Figure("evaluator over SimPy", round(fast / slow, 1), "printed", True),
-    ]  # fmt: skip
+    ]
     return finish("speed", figures, {"table": {"columns": columns, "rows": rows}}, begun, options)

@@ -20,8 +20,10 @@ from allocgym.simulators.core import public_data
 from allocgym.simulators.memory_mapping.selections import public
 
 PUBLISHED: dict[str, tuple[float, float | None]] = {
-    "B": (532_843.0, 990_205.0), "G": (217_039.0, 1_264_777.0), "V": (1_632_051.0, None),
-}  # fmt: skip
+    "B": (532_843.0, 990_205.0),
+    "G": (217_039.0, 1_264_777.0),
+    "V": (1_632_051.0, None),
+}
 """Best team and XLA (ti2-group/iopddl_experiments, iopddl_final_results.csv)."""
 SECONDS = {"search": 40.0, "forests": 40.0}
 RULES = ("random", "least-memory", "myopic", "look-ahead", "scored", "search")
@@ -40,9 +42,10 @@ def cell(described: dict[str, Any]) -> dict[str, Any]:
         agent = Selector(problem, described["agent"], seconds=described["seconds"])
         last = rollout(agent, back, FIRST + np.arange(described["count"]))[-1]
         return {
-            "log10": problem.begin(last).objective.tolist(), "broken": last.broken.tolist(),
+            "log10": problem.begin(last).objective.tolist(),
+            "broken": last.broken.tolist(),
             "seconds": time.process_time() - begun,
-        }  # fmt: skip
+        }
     instance = public(described["instance"])
     begun = time.process_time()
     if described["solver"] == "search":
@@ -69,16 +72,27 @@ def plan_cells(options: Options) -> list[dict[str, Any]]:
     if not public_data.available("memory/iopddl"):
         names = []
     cells: list[dict[str, Any]] = [
-        {"kind": "public", "instance": name, "solver": solver, "seconds": shrink * SECONDS[solver],
-         "seed": 0}
-        for name in names for solver in SECONDS
-    ]  # fmt: skip
+        {
+            "kind": "public",
+            "instance": name,
+            "solver": solver,
+            "seconds": shrink * SECONDS[solver],
+            "seed": 0,
+        }
+        for name in names
+        for solver in SECONDS
+    ]
     for scenario, count in (("test", 4 if options.quick else 20), ("level", 3)):
         cells += [
-            {"kind": "generated", "scenario": scenario, "agent": agent, "count": count,
-             "seconds": 1.0 if options.quick else 3.0}
+            {
+                "kind": "generated",
+                "scenario": scenario,
+                "agent": agent,
+                "count": count,
+                "seconds": 1.0 if options.quick else 3.0,
+            }
             for agent in RULES
-        ]  # fmt: skip
+        ]
     return cells
 
 
@@ -96,16 +110,30 @@ def suite(options: Options) -> int:
             generated.setdefault(c["scenario"], {})[c["agent"]] = r
             continue
         team, xla = PUBLISHED[c["instance"]]
-        public_rows.append([
-            c["instance"], c["solver"], f"{c['seconds']:g}", r["cost"] or "none within the limit",
-            round(r["bound"]) if "bound" in r else "-", round(r["best"], 1) if r.get("best") else "-",
-            round(team), round(xla) if xla else "-",
-        ])  # fmt: skip
+        public_rows.append(
+            [
+                c["instance"],
+                c["solver"],
+                f"{c['seconds']:g}",
+                r["cost"] or "none within the limit",
+                round(r["bound"]) if "bound" in r else "-",
+                round(r["best"], 1) if r.get("best") else "-",
+                round(team),
+                round(xla) if xla else "-",
+            ]
+        )
         if c["solver"] == "search":
             figures += _public(c["instance"], r, team, xla)
     columns = [
-        "instance", "solver", "CPU s", "cost", "bound", "best found after s", "best team", "XLA",
-    ]  # fmt: skip
+        "instance",
+        "solver",
+        "CPU s",
+        "cost",
+        "bound",
+        "best found after s",
+        "best team",
+        "XLA",
+    ]
     show("strategy selection (lower is better)", columns, public_rows)
     results["table"] = {"columns": columns, "rows": public_rows}
     figures += _generated(generated, results)
@@ -122,9 +150,15 @@ def _public(name: str, r: dict[str, Any], team: float, xla: float | None) -> lis
             Figure(f"{name}: cost over XLA's", value, "< 1", bool(cost and cost < xla), "aim")
         )
     value = round(cost / team, 4) if cost else None
-    figures.append(Figure(
-        f"{name}: cost over the best team's", value, "<= 2", bool(cost and cost <= 2 * team), "aim"
-    ))  # fmt: skip
+    figures.append(
+        Figure(
+            f"{name}: cost over the best team's",
+            value,
+            "<= 2",
+            bool(cost and cost <= 2 * team),
+            "aim",
+        )
+    )
     if cost:
         above = r["bound"] <= cost * (1 + 1e-9)
         figures.append(
@@ -140,9 +174,9 @@ def _generated(
     for scenario, by in generated.items():
         for agent, r in by.items():
             value = np.array(r["log10"])
-            rows.append([
-                scenario, agent, len(value), float(value.mean()), int(np.sum(r["broken"])),
-            ])  # fmt: skip
+            rows.append(
+                [scenario, agent, len(value), float(value.mean()), int(np.sum(r["broken"]))]
+            )
     columns = ["generated", "agent", "instances", "minus log10 of cost", "not allowed"]
     show("strategy selection, generated networks", columns, rows)
     results["generated"] = {"table": {"columns": columns, "rows": rows}}
@@ -158,10 +192,16 @@ def _generated(
     )
     for a, b in (("scored", best), ("search", "scored")):
         d = as_dict(paired(-np.array(by[a]["log10"]), -np.array(by[b]["log10"])))
-        figures.append(Figure(
-            f"generated: log10 of cost, {a} minus {b}", round(d["mean"], 4), "< 0, interval below 0",
-            d["high"] < 0, "aim", f"{d['wins']} better, {d['losses']} worse of {d['n']}",
-        ))  # fmt: skip
+        figures.append(
+            Figure(
+                f"generated: log10 of cost, {a} minus {b}",
+                round(d["mean"], 4),
+                "< 0, interval below 0",
+                d["high"] < 0,
+                "aim",
+                f"{d['wins']} better, {d['losses']} worse of {d['n']}",
+            )
+        )
     broken = sum(by["search"]["broken"])
     figures.append(
         Figure("generated: choices of the search that are not allowed", broken, "0", broken == 0)

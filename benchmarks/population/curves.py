@@ -48,8 +48,11 @@ def suite(options: Options) -> int:
     problem: Any = make_problem("curve-budget")
     backend = make_backend(problem, "replay", scenario="taskset", num_envs=32)
     agent, provenance = stopping.train(problem, backend, 5 if options.quick else 25)
-    results["training"] = {**provenance, "scenario": "taskset",
-                           "parameters": agent.parameters.tolist()}  # fmt: skip
+    results["training"] = {
+        **provenance,
+        "scenario": "taskset",
+        "parameters": agent.parameters.tolist(),
+    }
     names = options.agents or list(stopping.SCHEDULERS)
     for scenario in options.cases or DATA:
         backend = make_backend(problem, "replay", scenario=scenario, num_envs=options.seeds)
@@ -65,14 +68,24 @@ def suite(options: Options) -> int:
         rows: list[list[Any]] = []
         for name in sorted(parts, key=lambda k: -parts[k].mean()):
             d = against.get(name)
-            rows.append([
-                name, float(parts[name].mean()), f"{np.isfinite(times[name]).mean():.0%}",
-                float(losses[name].mean()),
-                "" if d is None else f"{-d.mean:+.4f} [{-d.high:+.4f}, {-d.low:+.4f}]",
-                "" if d is None else f"{corrected[name]:.3f}",
-            ])  # fmt: skip
-        columns = ["agent", "area of the profile", "target reached", "log final test loss",
-                   "learned minus it, 95 %", "p (Holm)"]  # fmt: skip
+            rows.append(
+                [
+                    name,
+                    float(parts[name].mean()),
+                    f"{np.isfinite(times[name]).mean():.0%}",
+                    float(losses[name].mean()),
+                    "" if d is None else f"{-d.mean:+.4f} [{-d.high:+.4f}, {-d.low:+.4f}]",
+                    "" if d is None else f"{corrected[name]:.3f}",
+                ]
+            )
+        columns = [
+            "agent",
+            "area of the profile",
+            "target reached",
+            "log final test loss",
+            "learned minus it, 95 %",
+            "p (Holm)",
+        ]
         show(f"{scenario} ({options.seeds} paired seeds)", columns, rows)
         results[scenario] = {
             "table": {"columns": columns, "rows": rows},
@@ -85,14 +98,21 @@ def suite(options: Options) -> int:
         d = against[best]
         figures.append(
             Figure(
-                f"{scenario}: learned minus best rival, area", round(-d.mean, 5), "ahead",
-                None if options.underpowered else d.verdict == "won", "aim",
+                f"{scenario}: learned minus best rival, area",
+                round(-d.mean, 5),
+                "ahead",
+                None if options.underpowered else d.verdict == "won",
+                "aim",
                 f"{d.verdict} [{-d.high:+.4f}, {-d.low:+.4f}] against {best}",
             )
-        )  # fmt: skip
+        )
         spent = {int(o) for o in (outcomes[0].instance.total - outcomes[-1].left)}
         figures.append(
-            Figure(f"{scenario}: every episode spent its budget", sorted(spent), "one number",
-                   len(spent) == 1)
-        )  # fmt: skip
+            Figure(
+                f"{scenario}: every episode spent its budget",
+                sorted(spent),
+                "one number",
+                len(spent) == 1,
+            )
+        )
     return finish("curves", figures, results, begun, options)

@@ -41,9 +41,14 @@ class CurveFront(Front):
         return stopping.make(name, problem)
 
     def train(
-        self, out: Path, scenario: str, trainer: str, iterations: int, seed: int,
+        self,
+        out: Path,
+        scenario: str,
+        trainer: str,
+        iterations: int,
+        seed: int,
         overrides: dict[str, Any],
-    ) -> dict[str, Any]:  # fmt: skip
+    ) -> dict[str, Any]:
         """See `Front.train`: log time to target, a miss at twice the budget."""
         from rich.console import Console
         from rich.progress import Progress
@@ -81,12 +86,22 @@ class CurveFront(Front):
         rows = []
         for name in sorted(parts, key=lambda k: -parts[k].mean()):
             d = paired(-parts[name], -parts["random-search"])
-            rows.append([
-                name, float(parts[name].mean()), f"{np.isfinite(times[name]).mean():.0%}",
-                float(losses[name].mean()), f"{-d.mean:+.4f} [{-d.high:+.4f}, {-d.low:+.4f}]",
-            ])  # fmt: skip
-        columns = ["agent", "area of the profile", "target reached", "log final test loss",
-                   "area more than random-search, 95 %"]  # fmt: skip
+            rows.append(
+                [
+                    name,
+                    float(parts[name].mean()),
+                    f"{np.isfinite(times[name]).mean():.0%}",
+                    float(losses[name].mean()),
+                    f"{-d.mean:+.4f} [{-d.high:+.4f}, {-d.low:+.4f}]",
+                ]
+            )
+        columns = [
+            "agent",
+            "area of the profile",
+            "target reached",
+            "log final test loss",
+            "area more than random-search, 95 %",
+        ]
         show(f"{scenario} ({seeds} paired seeds)", columns, rows)
 
     def status(self, spec: Any, keyed: Any, outcome: Any) -> str:

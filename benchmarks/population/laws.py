@@ -44,26 +44,35 @@ def suite(options: Options) -> int:
             results[size] = error
             worst = max(error, key=lambda k: error[k])
             figures.append(
-                Figure(f"Multi-Power Law, {size}M: largest mean absolute error of {len(error)} curves",
-                       error[worst], "< 0.01 nats", error[worst] < 0.01, detail=worst)
-            )  # fmt: skip
+                Figure(
+                    f"Multi-Power Law, {size}M: largest mean absolute error of {len(error)} curves",
+                    error[worst],
+                    "< 0.01 nats",
+                    error[worst] < 0.01,
+                    detail=worst,
+                )
+            )
         show(
-            "mean absolute error, nats per token (fitted on " + ", ".join(multipower.FITTED_ON) + ")",
+            "mean absolute error, nats per token (fitted on "
+            + ", ".join(multipower.FITTED_ON)
+            + ")",
             ["curve", *[f"{s}M" for s in results]],
             [[name, *[r.get(name, "") for r in results.values()]] for name in results[size]],
-        )  # fmt: skip
+        )
     else:
         figures.append(
-            Figure("Multi-Power Law on public curves", None, "< 0.01 nats", None,
-                   detail=f"skipped: set {public_data.VARIABLE}")
-        )  # fmt: skip
+            Figure(
+                "Multi-Power Law on public curves",
+                None,
+                "< 0.01 nats",
+                None,
+                detail=f"skipped: set {public_data.VARIABLE}",
+            )
+        )
     off = edge_error()
     figures.append(
         Figure(
-            "noisy quadratic: diverges past eta h_max = 2, largest error",
-            off,
-            "< 1e-6",
-            off < 1e-6,
+            "noisy quadratic: diverges past eta h_max = 2, largest error", off, "< 1e-6", off < 1e-6
         )
     )
     return finish("laws", figures, results, begun, options)

@@ -56,12 +56,14 @@ def run_cell(cell: dict[str, Any]) -> dict[str, Any]:
     last = outcomes[-1]
     here = last.instance.present[0] & last.alive[0]
     return {
-        "agent": agent.name, "test": float(agent.memory.objective[0]),
+        "agent": agent.name,
+        "test": float(agent.memory.objective[0]),
         "valid": float(last.scores[0][here].min()) if here.any() else None,
         "best in hindsight": float(last.heldout[0][here].min()) if here.any() else None,
-        "steps": sum(int(o.spent[0]) for o in outcomes), "alive": int(here.sum()),
+        "steps": sum(int(o.spent[0]) for o in outcomes),
+        "alive": int(here.sum()),
         "cpu_seconds": round(time.process_time() - begun, 2),
-    }  # fmt: skip
+    }
 
 
 def trained(folder: Path, quick: bool) -> tuple[list[float], dict[str, Any]]:
@@ -90,10 +92,17 @@ def suite(options: Options) -> int:
         for name in [LEARNED, *names]:
             extra = {"parameters": parameters} if name == LEARNED else {}
             cells = [
-                {"problem": "population", "version": VERSION, "task": task, "agent": name,
-                 "seed": seed, "settings": settings, **extra}
+                {
+                    "problem": "population",
+                    "version": VERSION,
+                    "task": task,
+                    "agent": name,
+                    "seed": seed,
+                    "settings": settings,
+                    **extra,
+                }
                 for seed in range(FIRST_SEED, FIRST_SEED + options.seeds)
-            ]  # fmt: skip
+            ]
             runs = run_cells(cells, run_cell, folder, processes=1)
             scores[name] = np.log([r["test"] for r in runs])
             details[name] = runs
@@ -113,33 +122,57 @@ def compare(
     rows: list[list[Any]] = []
     for name, values in sorted(scores.items(), key=lambda item: item[1].mean()):
         d = against.get(name)
-        rows.append([
-            name, float(np.exp(values.mean())), float(np.mean([r["alive"] for r in runs[name]])),
-            *(["", "", "", ""] if d is None else [
-                f"{d.mean:+.4f}", f"[{d.low:+.4f}, {d.high:+.4f}]", f"{d.wins}/{d.losses}",
-                f"{corrected[name]:.3f}",
-            ]),
-            float(np.mean([r["cpu_seconds"] for r in runs[name]])),
-        ])  # fmt: skip
-    columns = ["agent", "test loss (geometric mean)", "alive at the end", "learned minus it (log)",
-               "95 %", "wins/losses", "p (Holm)", "CPU s"]  # fmt: skip
+        rows.append(
+            [
+                name,
+                float(np.exp(values.mean())),
+                float(np.mean([r["alive"] for r in runs[name]])),
+                *(
+                    ["", "", "", ""]
+                    if d is None
+                    else [
+                        f"{d.mean:+.4f}",
+                        f"[{d.low:+.4f}, {d.high:+.4f}]",
+                        f"{d.wins}/{d.losses}",
+                        f"{corrected[name]:.3f}",
+                    ]
+                ),
+                float(np.mean([r["cpu_seconds"] for r in runs[name]])),
+            ]
+        )
+    columns = [
+        "agent",
+        "test loss (geometric mean)",
+        "alive at the end",
+        "learned minus it (log)",
+        "95 %",
+        "wins/losses",
+        "p (Holm)",
+        "CPU s",
+    ]
     show(f"{task} ({len(scores[LEARNED])} paired seeds)", columns, rows)
     steps = {r["steps"] for several in runs.values() for r in several}
     figures = [
         Figure(
-            f"{task}: every run spent the same member-steps", sorted(steps), "one number",
+            f"{task}: every run spent the same member-steps",
+            sorted(steps),
+            "one number",
             len(steps) == 1,
         )
-    ]  # fmt: skip
+    ]
     for name, d in against.items():
         target = AIMED.get(name, "reported")
         met = None if target == "reported" or underpowered else d.verdict == "won"
         figures.append(
             Figure(
-                f"{task}: learned minus {name}", round(d.mean, 5), target, met, "aim",
+                f"{task}: learned minus {name}",
+                round(d.mean, 5),
+                target,
+                met,
+                "aim",
                 f"{d.verdict} [{d.low:+.4f}, {d.high:+.4f}]",
             )
-        )  # fmt: skip
+        )
     data = {
         "table": {"columns": columns, "rows": rows},
         "log test loss": {k: [round(float(x), 5) for x in v] for k, v in scores.items()},

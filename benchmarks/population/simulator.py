@@ -18,8 +18,22 @@ from allocgym.benchmarks.population.training import train_agent
 from allocgym.envs.core.registry import make_backend, make_problem
 from allocgym.simulators.population.scenarios import CONTROL, SCENARIOS
 
-POPULATIONS = ("pbt-1", "pbt", "pbt-4", "pbt-8", "pbt-t-test", "copy-only", "explore-only", "mf-pbt",
-               "fire-like", "pb2", "asha", "hyperband", "random-search", "random")  # fmt: skip
+POPULATIONS = (
+    "pbt-1",
+    "pbt",
+    "pbt-4",
+    "pbt-8",
+    "pbt-t-test",
+    "copy-only",
+    "explore-only",
+    "mf-pbt",
+    "fire-like",
+    "pb2",
+    "asha",
+    "hyperband",
+    "random-search",
+    "random",
+)
 SINGLE = ("wsd", "cosine", "rex", "uba", "power", "linear", "constant")
 BOUNDS = ("tuned-wsd", "oracle")
 LEARNED = "learned (cma)"
@@ -58,12 +72,24 @@ def show_comparison(scenario: str, scores: dict[str, np.ndarray], ours: str | No
     for name, values in sorted(scores.items(), key=lambda item: item[1].mean()):
         d = paired(values, scores[ours] if ours else base)
         gain = normalised_gain(values, base, bound)
-        rows.append([
-            name, float(values.mean()), f"{d.mean:+.4f}", f"[{d.low:+.4f}, {d.high:+.4f}]",
-            f"{d.wins}/{d.losses}", "n/a" if gain is None else f"{gain:.2f}",
-        ])  # fmt: skip
-    columns = ["agent", "log test loss", f"minus {ours or 'random search'}", "95 %", "wins/losses",
-               "normalised gain"]  # fmt: skip
+        rows.append(
+            [
+                name,
+                float(values.mean()),
+                f"{d.mean:+.4f}",
+                f"[{d.low:+.4f}, {d.high:+.4f}]",
+                f"{d.wins}/{d.losses}",
+                "n/a" if gain is None else f"{gain:.2f}",
+            ]
+        )
+    columns = [
+        "agent",
+        "log test loss",
+        f"minus {ours or 'random search'}",
+        "95 %",
+        "wins/losses",
+        "normalised gain",
+    ]
     show(f"{scenario} ({len(base)} paired seeds)", columns, rows)
 
 
@@ -102,7 +128,7 @@ def summarise(scores: dict[str, np.ndarray], trained: dict[str, Any]) -> dict[st
         "learned minus": {
             k: {**as_dict(r), "p_holm": round(corrected[k], 5)} for k, r in against.items()
         },
-    }  # fmt: skip
+    }
 
 
 def judge(scenario: str, scores: dict[str, np.ndarray]) -> list[Figure]:
@@ -129,14 +155,24 @@ def judge(scenario: str, scores: dict[str, np.ndarray]) -> list[Figure]:
             "must" if scenario == CONTROL or SCENARIOS[scenario].family == "multipower" else "aim"
         )
         figures.append(
-            Figure(f"{scenario}: best rival minus oracle, upper end", round(d.high, 5), f">= -{slack:g}",
-                   d.high >= -slack, kind, closest)
-        )  # fmt: skip
+            Figure(
+                f"{scenario}: best rival minus oracle, upper end",
+                round(d.high, 5),
+                f">= -{slack:g}",
+                d.high >= -slack,
+                kind,
+                closest,
+            )
+        )
     return figures
 
 
 def _aim(name: str, d: Paired, detail: str) -> Figure:
     return Figure(
-        name, round(d.mean, 5), "ahead", d.verdict == "won", "aim",
+        name,
+        round(d.mean, 5),
+        "ahead",
+        d.verdict == "won",
+        "aim",
         f"{d.verdict} [{d.low:+.4f}, {d.high:+.4f}] {detail}",
-    )  # fmt: skip
+    )

@@ -37,12 +37,16 @@ def suite(options: Options) -> int:
     twin = rate(gym.make_vec(ID, num_envs=1024), 8, seconds)
     simpy = rate(gym.make_vec(ID, num_envs=16, backend="simpy"), 8, seconds)
     figures = [
-        Figure("twin: member-steps/s (1,024 environments x 8 members)", round(twin), ">= 200,000",
-               twin >= 200_000),
+        Figure(
+            "twin: member-steps/s (1,024 environments x 8 members)",
+            round(twin),
+            ">= 200,000",
+            twin >= 200_000,
+        ),
         Figure("SimPy reference: member-steps/s", round(simpy), "reported", None, "aim"),
         Figure("twin / SimPy", round(twin / simpy, 1), "reported", None, "aim"),
         *_real(options.quick),
-    ]  # fmt: skip
+    ]
     return finish("speed", figures, {}, begun, options)
 
 

@@ -37,18 +37,22 @@ def real_figures(quick: bool) -> list[Figure]:
     device = torch.device("cpu")
     task = tasks.digits(0, 256, 400, device)
     x, y = task.train
-    knobs = {"learning_rate": np.full(MEMBERS, 0.05), "weight_decay": np.full(MEMBERS, 1e-5),
-             "momentum": np.full(MEMBERS, 0.9)}  # fmt: skip
+    knobs = {
+        "learning_rate": np.full(MEMBERS, 0.05),
+        "weight_decay": np.full(MEMBERS, 1e-5),
+        "momentum": np.full(MEMBERS, 0.9),
+    }
     net = Architecture(task.inputs, (HIDDEN,), task.outputs)
     stack = Stack(net, 0, MEMBERS, BATCH, device)
     picks = torch.randint(len(y), (steps, BATCH), generator=torch.Generator().manual_seed(0))
     modules = [
         torch.nn.Sequential(
-            torch.nn.Linear(task.inputs, HIDDEN), torch.nn.ReLU(),
+            torch.nn.Linear(task.inputs, HIDDEN),
+            torch.nn.ReLU(),
             torch.nn.Linear(HIDDEN, task.outputs),
         )
         for _ in range(MEMBERS)
-    ]  # fmt: skip
+    ]
     each = [torch.optim.SGD(m.parameters(), 0.05, momentum=0.9, weight_decay=1e-5) for m in modules]
 
     def library() -> None:
@@ -80,10 +84,14 @@ def real_figures(quick: bool) -> list[Figure]:
     ratio = min(loop, ours) / stacked
     return [
         Figure(
-            "32 stacked small networks / loop over members (CPU time)", round(ratio, 2), ">= 6",
-            ratio >= 6, "must", f"against torch.nn and torch.optim {loop / stacked:.1f}, "
+            "32 stacked small networks / loop over members (CPU time)",
+            round(ratio, 2),
+            ">= 6",
+            ratio >= 6,
+            "must",
+            f"against torch.nn and torch.optim {loop / stacked:.1f}, "
             f"against a stack of one {ours / stacked:.1f}",
         ),
         Figure("exploit: 8 of 32 members copied, ms", round(1e3 * copy, 4), "< 1", copy < 1e-3),
         Figure("stacked population: member-steps/s", round(rate), "reported", None, "aim"),
-    ]  # fmt: skip
+    ]

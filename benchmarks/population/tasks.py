@@ -19,10 +19,16 @@ from allocgym.simulators.population.transfer import SCENARIOS, Row
 RULES = ("mbtl", "equidistant", "bisection", "random", "oracle")
 DATA = "population/pythia"
 GUESS = {
-    "lambada_openai_acc": 0.0, "piqa_acc": 0.5, "winogrande_acc": 0.5, "wsc_acc": 0.5,
-    "arc_easy_acc": 0.25, "arc_challenge_acc": 0.25, "sciq_acc": 0.25, "logiqa_acc": 0.25,
+    "lambada_openai_acc": 0.0,
+    "piqa_acc": 0.5,
+    "winogrande_acc": 0.5,
+    "wsc_acc": 0.5,
+    "arc_easy_acc": 0.25,
+    "arc_challenge_acc": 0.25,
+    "sciq_acc": 0.25,
+    "logiqa_acc": 0.25,
     "mmlu_mean_acc": 0.25,
-}  # fmt: skip
+}
 """Score of guessing, by column of the Pythia evaluations."""
 BANDWIDTH = 0.3
 """Of the groups; four of .1 to .5 were looked at on these data before one was kept."""
@@ -85,13 +91,22 @@ def suite(options: Options) -> int:
         table: list[list[Any]] = []
         for rule in sorted(RULES, key=lambda k: -ends[k].mean()):
             d = against.get(rule)
-            table.append([
-                rule, float(ends[rule].mean()), float(means[rule].mean()),
-                "" if d is None else f"{-d.mean:+.4f} [{-d.high:+.4f}, {-d.low:+.4f}]",
-                "" if d is None else f"{corrected[rule]:.3f}",
-            ])  # fmt: skip
-        columns = ["rule", "mean value at the end", "averaged over the budget",
-                   "mbtl more than it at the end, 95 %", "p (Holm)"]  # fmt: skip
+            table.append(
+                [
+                    rule,
+                    float(ends[rule].mean()),
+                    float(means[rule].mean()),
+                    "" if d is None else f"{-d.mean:+.4f} [{-d.high:+.4f}, {-d.low:+.4f}]",
+                    "" if d is None else f"{corrected[rule]:.3f}",
+                ]
+            )
+        columns = [
+            "rule",
+            "mean value at the end",
+            "averaged over the budget",
+            "mbtl more than it at the end, 95 %",
+            "p (Holm)",
+        ]
         show(f"{name} ({options.seeds} paired seeds)", columns, table)
         results[name] = {
             "table": {"columns": columns, "rows": table},
@@ -101,30 +116,49 @@ def suite(options: Options) -> int:
             best = max(float(ends[k].max()) for k in ("mbtl", "bisection", "random"))
             even = float(ends["equidistant"].min())
             figures.append(
-                Figure("control: nobody beats even spacing", round(best, 5),
-                       f"<= {even:.5f}",
-                       best <= even + 1e-9)
-            )  # fmt: skip
+                Figure(
+                    "control: nobody beats even spacing",
+                    round(best, 5),
+                    f"<= {even:.5f}",
+                    best <= even + 1e-9,
+                )
+            )
             continue
         for rule in ("equidistant", "bisection", "random"):
             over = paired(-means["mbtl"], -means[rule])
             for d, when in ((against[rule], "at the end"), (over, "averaged over the budget")):
                 figures.append(
-                    Figure(f"mbtl more than {rule} {when}", round(-d.mean, 5), "ahead",
-                           None if options.underpowered else d.verdict == "won", "aim",
-                           f"{d.verdict} [{-d.high:+.4f}, {-d.low:+.4f}]")
-                )  # fmt: skip
+                    Figure(
+                        f"mbtl more than {rule} {when}",
+                        round(-d.mean, 5),
+                        "ahead",
+                        None if options.underpowered else d.verdict == "won",
+                        "aim",
+                        f"{d.verdict} [{-d.high:+.4f}, {-d.low:+.4f}]",
+                    )
+                )
     if public_data.available(DATA):
         rows = predicting()
-        columns = ["shots", "measured", "by groups of difficulty", "one curve for all",
-                   "as the next smaller one"]  # fmt: skip
+        columns = [
+            "shots",
+            "measured",
+            "by groups of difficulty",
+            "one curve for all",
+            "as the next smaller one",
+        ]
         show("mean of 9 tasks, Pythia 12B from 70M to 6.9B", columns, rows)
         results["pythia"] = {"table": {"columns": columns, "rows": rows}}
         for row_ in rows:
             if isinstance(row_[2], float):
                 errors = [abs(float(x) - row_[1]) for x in row_[2:4]]
                 figures.append(
-                    Figure(f"Pythia 12B, {row_[0]}: error by groups", round(errors[0], 4), "reported",
-                           None, "aim", f"one curve for all: {errors[1]:.4f}")
-                )  # fmt: skip
+                    Figure(
+                        f"Pythia 12B, {row_[0]}: error by groups",
+                        round(errors[0], 4),
+                        "reported",
+                        None,
+                        "aim",
+                        f"one curve for all: {errors[1]:.4f}",
+                    )
+                )
     return finish("tasks", figures, results, begun, options)

@@ -36,17 +36,30 @@ def suite(options: Options) -> int:
     weights = Toy(copy_knobs=False).play()
     losses = {f.__name__: deceptive(f) for f in (greedy, linear, patient)}
     show(
-        "PBT's toy: best true score", ["method", "Q"],
-        [["grid", grid], ["copy, x 0.8 / 1.2", stuck], ["copy weights only", weights],
-         ["copy, + N(0, 0.1), mean", float(np.mean(free))]],
-    )  # fmt: skip
+        "PBT's toy: best true score",
+        ["method", "Q"],
+        [
+            ["grid", grid],
+            ["copy, x 0.8 / 1.2", stuck],
+            ["copy weights only", weights],
+            ["copy, + N(0, 0.1), mean", float(np.mean(free))],
+        ],
+    )
     show("deceptive toy: final loss", ["policy", "loss"], [[k, v] for k, v in losses.items()])
     figures = [
         Figure("PBT toy: grid", round(grid, 4), "0.39", abs(grid - 0.39) < 0.005),
-        Figure("PBT toy: multiplicative from zero", round(stuck, 4), "stuck at 0.39",
-               abs(stuck - 0.39) < 0.005),
+        Figure(
+            "PBT toy: multiplicative from zero",
+            round(stuck, 4),
+            "stuck at 0.39",
+            abs(stuck - 0.39) < 0.005,
+        ),
         Figure("PBT toy: additive, worst seed", round(min(free), 4), ">= 1.19", min(free) >= 1.19),
-        Figure("deceptive toy: greedy minus patient", round(losses["greedy"] - losses["patient"], 4),
-               "> 0", losses["greedy"] > losses["linear"] > losses["patient"]),
-    ]  # fmt: skip
+        Figure(
+            "deceptive toy: greedy minus patient",
+            round(losses["greedy"] - losses["patient"], 4),
+            "> 0",
+            losses["greedy"] > losses["linear"] > losses["patient"],
+        ),
+    ]
     return finish("toys", figures, {"deceptive": losses}, begun, options)

@@ -67,8 +67,14 @@ def train_agent(
         from allocgym.agents.core.sb3 import train_ppo
 
         policy, information = train_ppo(
-            AllocationVectorEnv(problem, backend), steps, seed, progress=progress, n_steps=horizon,
-            choices=problem.choices.tolist(), first=catalogue.first_logits(problem), entropy=1e-3,
-        )  # fmt: skip
+            AllocationVectorEnv(problem, backend),
+            steps,
+            seed,
+            progress=progress,
+            n_steps=horizon,
+            choices=problem.choices.tolist(),
+            first=catalogue.first_logits(problem),
+            entropy=1e-3,
+        )
     catalogue.save_policy(out, problem, policy, {**information, **note})
     return {**information, **note}

@@ -24,33 +24,54 @@ def suite(options: Options) -> int:
     begun = time.time()
     rate = tables.bits(18, 14) / 1000
     figures = [
-        Figure("14 blocks at MCS 18, Mbit/s", rate, "4.584", abs(rate - 4.584) < 1e-9,
-               detail="recorded, saturated: 4.585"),
-    ]  # fmt: skip
+        Figure(
+            "14 blocks at MCS 18, Mbit/s",
+            rate,
+            "4.584",
+            abs(rate - 4.584) < 1e-9,
+            detail="recorded, saturated: 4.585",
+        )
+    ]
     by_mcs, rows, information = bits_per_block()
-    show("bits per block and TTI, recorded over 36.213's table",
-         ["MCS", "recorded", "table, 14 blocks", "error", "95 %", "rows"], rows)  # fmt: skip
+    show(
+        "bits per block and TTI, recorded over 36.213's table",
+        ["MCS", "recorded", "table, 14 blocks", "error", "95 %", "rows"],
+        rows,
+    )
     worst = max((abs(e), m) for m, e in by_mcs.items() if m != 10)
     figures.append(
-        Figure("bits per block, MCS 1-22: MCS beyond 5 % (10: 8 %)", len(information["beyond"]),
-               "0", not information["beyond"],
-               detail=f"largest {worst[0]:.3f} at MCS {worst[1]}; MCS 10 {by_mcs[10]:+.3f}; "
-               f"{len(by_mcs)} MCS with rows; held-out rms {information['held-out rms']}")
-    )  # fmt: skip
+        Figure(
+            "bits per block, MCS 1-22: MCS beyond 5 % (10: 8 %)",
+            len(information["beyond"]),
+            "0",
+            not information["beyond"],
+            detail=f"largest {worst[0]:.3f} at MCS {worst[1]}; MCS 10 {by_mcs[10]:+.3f}; "
+            f"{len(by_mcs)} MCS with rows; held-out rms {information['held-out rms']}",
+        )
+    )
     curve = urllc_curve(8 if options.quick else 30)
     ordered = list(curve.values())
     rising = all(b >= a - 1e-3 for a, b in itertools.pairwise(ordered))
     distance = {k: round(curve[k] - v, 3) for k, v in RECORDED.items()}
     figures.append(
-        Figure("URLLC score over groups per user", [round(v, 3) for v in ordered], "monotone",
-               rising, detail=f"minus recorded: {distance}")
-    )  # fmt: skip
+        Figure(
+            "URLLC score over groups per user",
+            [round(v, 3) for v in ordered],
+            "monotone",
+            rising,
+            detail=f"minus recorded: {distance}",
+        )
+    )
     for name, result in twin_and_simpy(6 if options.quick else 12).items():
         figures.append(
-            Figure(f"twin p99 over SimPy p99, URLLC, {name}", round(result["ratio"], 3),
-                   "within 10 %", abs(result["ratio"] - 1) <= 0.1,
-                   detail=f"{result['twin']:.1f} and {result['simpy']:.1f} ms")
-        )  # fmt: skip
+            Figure(
+                f"twin p99 over SimPy p99, URLLC, {name}",
+                round(result["ratio"], 3),
+                "within 10 %",
+                abs(result["ratio"] - 1) <= 0.1,
+                detail=f"{result['twin']:.1f} and {result['simpy']:.1f} ms",
+            )
+        )
     results = {
         "bits error by MCS": by_mcs,
         "bits": information,
@@ -108,15 +129,22 @@ def bits_per_block() -> tuple[dict[int, float], list[list[Any]], dict[str, Any]]
         if low > bound or high < -bound:
             beyond.append(m)
         out[m] = round(error, 4)
-        table.append([
-            m, float(np.median(measured[near == m])), tables.bits(m, 14) / 14, f"{error:+.3f}",
-            f"[{low:+.3f}, {high:+.3f}]", int(values.size),
-        ])  # fmt: skip
+        table.append(
+            [
+                m,
+                float(np.median(measured[near == m])),
+                tables.bits(m, 14) / 14,
+                f"{error:+.3f}",
+                f"[{low:+.3f}, {high:+.3f}]",
+                int(values.size),
+            ]
+        )
     held = errors(spread, ~fitted)
     information = {
-        "spread of MCS within a row": spread, "beyond": beyond,
+        "spread of MCS within a row": spread,
+        "beyond": beyond,
         "held-out rms": round(float(np.sqrt(np.mean(np.square(list(held.values()))))), 4),
-    }  # fmt: skip
+    }
     return out, table, information
 
 
@@ -130,9 +158,14 @@ def urllc_curve(seeds: int) -> dict[float, float]:
     for per in RECORDED:
         mix, groups = ("121", max(round(2 * per), 1))
         made = make_backend(
-            problem, "twin", scenario="tractor", num_envs=seeds, mix=mix, horizon=240,
+            problem,
+            "twin",
+            scenario="tractor",
+            num_envs=seeds,
+            mix=mix,
+            horizon=240,
             dtype="float32",
-        )  # fmt: skip
+        )
         agent = Static(problem, np.array([1, groups, 16 - groups]))
         outcome = made.reset(np.arange(seeds))
         agent.begin(made.spec)
@@ -158,9 +191,16 @@ def twin_and_simpy(seeds: int) -> dict[str, dict[str, float]]:
     }
     for name, arguments in cases.items():
         found = {
-            engine: play("expert", seeds=seeds, histogram=True, backend=engine, mix="134",
-                         horizon=120, **arguments)["delays"]["p99"]
+            engine: play(
+                "expert",
+                seeds=seeds,
+                histogram=True,
+                backend=engine,
+                mix="134",
+                horizon=120,
+                **arguments,
+            )["delays"]["p99"]
             for engine in ("twin", "simpy")
-        }  # fmt: skip
+        }
         out[name] = {**found, "ratio": found["twin"] / found["simpy"]}
     return out

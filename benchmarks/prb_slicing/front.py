@@ -16,15 +16,17 @@ SUITES = {
         f"{_HOME}.tractor:suite", "TRACTOR's nine mixes and score (about 30 min on one core)", 30, 6
     ),
     "sla": Suite(
-        f"{_HOME}.sla:suite", "constraints at loads 1, 3, 8 on held-out traces (about 60 min)",
-        30, 4,
+        f"{_HOME}.sla:suite",
+        "constraints at loads 1, 3, 8 on held-out traces (about 60 min)",
+        30,
+        4,
     ),
     "live": Suite(
         f"{_HOME}.live:suite", "frozen agents on the Linux data plane (about 50 min)", 5, 1
     ),
     "fidelity": Suite(f"{_HOME}.fidelity:suite", "tables, recorded KPIs, SimPy (about 3 min)"),
     "speed": Suite(f"{_HOME}.speed:suite", "steps per second, live control step (about 2 min)"),
-}  # fmt: skip
+}
 
 
 class SlicingFront(Front):
@@ -51,11 +53,17 @@ class SlicingFront(Front):
         rows = []
         for a, r in sorted(found.items(), key=lambda item: -item[1]["sla"].mean()):
             d = paired(-r["sla"], -found["equal"]["sla"])
-            rows.append([
-                a, float(r["sla"].mean()), f"{-d.mean:+.4f} [{-d.high:+.4f}, {-d.low:+.4f}]",
-                float(r["tractor"].mean()), float(r["qos"].mean()), float(r["late10"].mean()),
-                float(r["goodput"].mean()),
-            ])  # fmt: skip
+            rows.append(
+                [
+                    a,
+                    float(r["sla"].mean()),
+                    f"{-d.mean:+.4f} [{-d.high:+.4f}, {-d.low:+.4f}]",
+                    float(r["tractor"].mean()),
+                    float(r["qos"].mean()),
+                    float(r["late10"].mean()),
+                    float(r["goodput"].mean()),
+                ]
+            )
         columns = [
             "agent",
             "sla",

@@ -17,9 +17,7 @@ from allocgym.real_backend.prb_slicing.linux import probe
 
 AGENTS = ("expert", "demand-proportional", "learned")
 MIXES = ("123", "134", "323")
-SETTING: dict[str, Any] = {
-    "scenario": "traces", "split": "test", "load": 2.0, "channel": "slice",
-}  # fmt: skip
+SETTING: dict[str, Any] = {"scenario": "traces", "split": "test", "load": 2.0, "channel": "slice"}
 
 
 def episode(described: dict[str, Any]) -> dict[str, Any]:
@@ -66,8 +64,15 @@ def suite(options: Options) -> int:
     found = probe()
     if "missing" in found:
         console.print(f"skipped: {found['missing']}")
-        figures = [Figure("throughput, live over simulated", None, "within 2 %", None,
-                          detail=f"skipped: {found['missing']}")]  # fmt: skip
+        figures = [
+            Figure(
+                "throughput, live over simulated",
+                None,
+                "within 2 %",
+                None,
+                detail=f"skipped: {found['missing']}",
+            )
+        ]
         return finish("live", figures, found, begun, options)
     horizon = 60 if options.quick else 240
     mixes = options.cases or list(MIXES[:1] if options.quick else MIXES)
@@ -88,12 +93,23 @@ def suite(options: Options) -> int:
         each = max(abs(ratio([r])) for r in mine)
         console.print(f"{agent}: throughput off by {ratio(mine):+.4f} (an episode {each:.4f})")
     keys = ("sla", "tractor", "late", "dropped")
-    show("live and simulated", ["agent", *[f"{k}, {e}" for k in keys for e in ("live", "sim")]], [
-        [a, *[float(np.mean([r[e][k] for r in rows if r["agent"] == a]))
-              for k in keys for e in ("live", "simulated")]] for a in agents
-    ])  # fmt: skip
+    show(
+        "live and simulated",
+        ["agent", *[f"{k}, {e}" for k in keys for e in ("live", "sim")]],
+        [
+            [
+                a,
+                *[
+                    float(np.mean([r[e][k] for r in rows if r["agent"] == a]))
+                    for k in keys
+                    for e in ("live", "simulated")
+                ],
+            ]
+            for a in agents
+        ],
+    )
     results = {"setting": SETTING, "horizon": horizon, "kernel": found, "episodes": rows}
-    return finish("live", figures, results, begun, options)  # fmt: skip
+    return finish("live", figures, results, begun, options)
 
 
 def ratio(rows: list[dict[str, Any]]) -> float:
@@ -118,22 +134,36 @@ def judge(rows: list[dict[str, Any]], agents: list[str]) -> list[Figure]:
     real = sum(sum(r["live"]["backlog"]) for r in rows)
     told = sum(sum(r["simulated"]["backlog"]) for r in rows)
     figures = [
-        Figure("throughput of an agent on a mix, live over simulated, furthest off",
-               round(worst, 4), "within 0.02", abs(worst) <= 0.02,
-               detail=f"{agent} on {mix}; all {ratio(rows):+.4f}; single episodes up to "
-               f"{max(map(abs, throughput)):.4f}"),
-        Figure("mean backlog, live over simulated", round(real / told - 1, 4), "within 0.10",
-               abs(real / told - 1) <= 0.1, "aim"),
-        Figure("control step on the plane, median ms",
-               round(float(np.median([r["live"]["control ms"] for r in rows])), 2), "reported",
-               True, "aim"),
-    ]  # fmt: skip
+        Figure(
+            "throughput of an agent on a mix, live over simulated, furthest off",
+            round(worst, 4),
+            "within 0.02",
+            abs(worst) <= 0.02,
+            detail=f"{agent} on {mix}; all {ratio(rows):+.4f}; single episodes up to "
+            f"{max(map(abs, throughput)):.4f}",
+        ),
+        Figure(
+            "mean backlog, live over simulated",
+            round(real / told - 1, 4),
+            "within 0.10",
+            abs(real / told - 1) <= 0.1,
+            "aim",
+        ),
+        Figure(
+            "control step on the plane, median ms",
+            round(float(np.median([r["live"]["control ms"] for r in rows])), 2),
+            "reported",
+            True,
+            "aim",
+        ),
+    ]
     wrong, judged = [], 0
     for one, other in itertools.combinations(agents, 2):
         values = {
             (a, e): np.array([r[e]["sla"] for r in rows if r["agent"] == a])
-            for a in (one, other) for e in ("live", "simulated")
-        }  # fmt: skip
+            for a in (one, other)
+            for e in ("live", "simulated")
+        }
         d = paired(-values[one, "live"], -values[other, "live"])
         if d.verdict == "tie":
             continue
@@ -142,7 +172,13 @@ def judge(rows: list[dict[str, Any]], agents: list[str]) -> list[Figure]:
         if np.sign(predicted) != np.sign(-d.mean):
             wrong.append(f"{one} and {other}")
     figures.append(
-        Figure("pairs that differ live and are ordered the same", f"{judged - len(wrong)}/{judged}",
-               "all", not wrong, "aim", "; ".join(wrong))
-    )  # fmt: skip
+        Figure(
+            "pairs that differ live and are ordered the same",
+            f"{judged - len(wrong)}/{judged}",
+            "all",
+            not wrong,
+            "aim",
+            "; ".join(wrong),
+        )
+    )
     return figures

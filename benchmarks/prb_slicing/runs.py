@@ -20,9 +20,14 @@ def problem() -> Any:
 
 
 def play(
-    agent: Agent | str, scenario: str, seeds: int, first: int = 0, histogram: bool = False,
-    backend: str = "twin", **overrides: Any,
-) -> dict[str, Any]:  # fmt: skip
+    agent: Agent | str,
+    scenario: str,
+    seeds: int,
+    first: int = 0,
+    histogram: bool = False,
+    backend: str = "twin",
+    **overrides: Any,
+) -> dict[str, Any]:
     """Play an agent on paired seeds.
 
     Args:
@@ -76,12 +81,15 @@ def play(
     packets = np.maximum(total["packets"], 1)
     out: dict[str, Any] = {k: total[k] / horizon for k in ("tractor", "qos", "sla", "moved")}
     out |= {
-        "late10": total["late"] / packets, "late50": total["late50"] / packets,
+        "late10": total["late"] / packets,
+        "late50": total["late50"] / packets,
         "goodput": total["served"] * 8e-6 / seconds,
         "share": total["served"] / np.maximum(total["offered"], 1),
-        "drops": total["dropped"] / 1e6, "bytes": total["delivered"],
-        "ms": deciding / horizon / seeds * 1e3, "name": one.name,
-    }  # fmt: skip
+        "drops": total["dropped"] / 1e6,
+        "bytes": total["delivered"],
+        "ms": deciding / horizon / seeds * 1e3,
+        "name": one.name,
+    }
     if histogram:
         rows = (outcome.instance.kind[0] == URLLC).nonzero()[0]
         counts = made.histogram[rows].sum((0, 1))

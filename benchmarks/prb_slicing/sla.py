@@ -19,9 +19,18 @@ LOADS = (1.0, 3.0, 8.0)
 MIXES = ("112", "123", "134", "323")
 RIVALS = ("demand-proportional", "urllc-first", "best static")
 AGENTS = (
-    "expert", "random", "equal", "user-proportional", "backlog-proportional", "max-weight",
-    "demand-proportional", "urllc-first", "pi-hysteresis", "drift-plus-penalty", "learned",
-)  # fmt: skip
+    "expert",
+    "random",
+    "equal",
+    "user-proportional",
+    "backlog-proportional",
+    "max-weight",
+    "demand-proportional",
+    "urllc-first",
+    "pi-hysteresis",
+    "drift-plus-penalty",
+    "learned",
+)
 KEYS = ("sla", "qos", "tractor", "late10", "late50", "goodput", "share", "drops", "moved", "bytes")
 
 
@@ -54,9 +63,14 @@ def one_load(
 
     for k, mix in enumerate(MIXES):
         common: dict[str, Any] = {
-            "scenario": "traces", "split": "test", "load": load, "mix": mix, "horizon": horizon,
-            "dtype": "float32", "first": 1000 * k,
-        }  # fmt: skip
+            "scenario": "traces",
+            "split": "test",
+            "load": load,
+            "mix": mix,
+            "horizon": horizon,
+            "dtype": "float32",
+            "first": 1000 * k,
+        }
         arguments: dict[str, Any] = {**common, "seeds": seeds, "histogram": True}
         for name in names:
             enter(name, play(name, **arguments))
@@ -104,10 +118,18 @@ def summarise(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 COLUMNS = {
-    "sla": "sla", "late10": "URLLC late > 10 ms", "late50": "> 50 ms", "p99": "p99 ms",
-    "p99.9": "p99.9 ms", "goodput": "eMBB Mbit/s", "share": "eMBB share", "drops": "drops MB",
-    "moved": "moves", "decision ms": "decision ms", "tractor": "TRACTOR score",
-}  # fmt: skip
+    "sla": "sla",
+    "late10": "URLLC late > 10 ms",
+    "late50": "> 50 ms",
+    "p99": "p99 ms",
+    "p99.9": "p99.9 ms",
+    "goodput": "eMBB Mbit/s",
+    "share": "eMBB share",
+    "drops": "drops MB",
+    "moved": "moves",
+    "decision ms": "decision ms",
+    "tractor": "TRACTOR score",
+}
 
 
 def as_table(means: dict[str, dict[str, float]]) -> dict[str, Any]:
@@ -123,18 +145,39 @@ def table(load: float, found: dict[str, dict[str, Any]]) -> None:
     for name in sorted(found, key=lambda n: -float(found[n]["sla"].mean())):
         e = found[name]
         worst = {q: float(np.nanmax([d[q] for d in e["delays"]])) for q in ("p99", "p99.9")}
-        rows.append([
-            name, float(e["sla"].mean()), float(e["late10"].mean()), float(e["late50"].mean()),
-            f"{worst['p99']:.1f}", f"{worst['p99.9']:.1f}", float(e["goodput"].mean()),
-            float(e["share"].mean()), f"{e['drops'].mean():.2f}", f"{e['moved'].mean():.2f}",
-            f"{np.mean(e['ms']):.3f}",
-        ])  # fmt: skip
+        rows.append(
+            [
+                name,
+                float(e["sla"].mean()),
+                float(e["late10"].mean()),
+                float(e["late50"].mean()),
+                f"{worst['p99']:.1f}",
+                f"{worst['p99.9']:.1f}",
+                float(e["goodput"].mean()),
+                float(e["share"].mean()),
+                f"{e['drops'].mean():.2f}",
+                f"{e['moved'].mean():.2f}",
+                f"{np.mean(e['ms']):.3f}",
+            ]
+        )
     show(
         f"load {load:g}: held-out traces, {len(MIXES)} mixes, {len(next(iter(found.values()))['sla'])} "
         "paired seeds",
-        ["agent", "sla", "late > 10 ms", "> 50 ms", "p99 ms", "p99.9 ms", "eMBB Mbit/s",
-         "eMBB share", "drops MB", "moves", "decision ms"], rows,
-    )  # fmt: skip
+        [
+            "agent",
+            "sla",
+            "late > 10 ms",
+            "> 50 ms",
+            "p99 ms",
+            "p99.9 ms",
+            "eMBB Mbit/s",
+            "eMBB share",
+            "drops MB",
+            "moves",
+            "decision ms",
+        ],
+        rows,
+    )
 
 
 def judge(load: float, found: dict[str, dict[str, Any]]) -> list[Figure]:
@@ -146,11 +189,21 @@ def judge(load: float, found: dict[str, dict[str, Any]]) -> list[Figure]:
     most = max(sliced, key=lambda n: float(sliced[n]["bytes"].mean()))
     ratio = float(pool["bytes"].sum() / sliced[most]["bytes"].sum())
     figures = [
-        Figure(f"load {load:g}: clairvoyant greedy minus best other, sla", round(-lead.mean, 4),
-               ">= 0", lead.mean <= 0, detail=f"against {near} [{-lead.high:+.4f}, {-lead.low:+.4f}]"),
-        Figure(f"load {load:g}: unsliced pool over best other, bytes delivered", round(ratio, 5),
-               ">= 0.999", ratio >= 0.999, detail=f"against {most}"),
-    ]  # fmt: skip
+        Figure(
+            f"load {load:g}: clairvoyant greedy minus best other, sla",
+            round(-lead.mean, 4),
+            ">= 0",
+            lead.mean <= 0,
+            detail=f"against {near} [{-lead.high:+.4f}, {-lead.low:+.4f}]",
+        ),
+        Figure(
+            f"load {load:g}: unsliced pool over best other, bytes delivered",
+            round(ratio, 5),
+            ">= 0.999",
+            ratio >= 0.999,
+            detail=f"against {most}",
+        ),
+    ]
     if "learned" not in found:
         return figures
     for rival in RIVALS:
@@ -158,7 +211,13 @@ def judge(load: float, found: dict[str, dict[str, Any]]) -> list[Figure]:
         wanted = "ahead" if load > 1 else "not behind"
         met = r.verdict == "won" or (load == 1 and r.verdict == "tie")
         figures.append(
-            Figure(f"load {load:g}: learned minus {rival}, sla", round(-r.mean, 4), wanted, met,
-                   "aim", f"{r.verdict} [{-r.high:+.4f}, {-r.low:+.4f}]")
-        )  # fmt: skip
+            Figure(
+                f"load {load:g}: learned minus {rival}, sla",
+                round(-r.mean, 4),
+                wanted,
+                met,
+                "aim",
+                f"{r.verdict} [{-r.high:+.4f}, {-r.low:+.4f}]",
+            )
+        )
     return figures

@@ -81,10 +81,13 @@ def live_steps(periods: int) -> dict[str, Any]:
     spent = np.array(cell.control_ms)
     whole = spent.sum(1) + np.array(decided)
     return {
-        "median": float(np.median(whole)), "p99": float(np.quantile(whole, 0.99)),
-        "apply": float(np.median(spent[:, 0])), "read": float(np.median(spent[:, 1])),
-        "decide": float(np.median(decided)), **found,
-    }  # fmt: skip
+        "median": float(np.median(whole)),
+        "p99": float(np.quantile(whole, 0.99)),
+        "apply": float(np.median(spent[:, 0])),
+        "read": float(np.median(spent[:, 1])),
+        "decide": float(np.median(decided)),
+        **found,
+    }
 
 
 def suite(options: Options) -> int:
@@ -97,22 +100,34 @@ def suite(options: Options) -> int:
     simpy, scalar = scalar_rate("simpy", seconds), scalar_rate("twin", seconds)
     live = live_steps(60 if options.quick else 200)
     show(
-        "speed, one core (CPU-seconds)", ["what", "steps/s"],
+        "speed, one core (CPU-seconds)",
+        ["what", "steps/s"],
         [
             ["twin, 1,024 cells, 10 users a cell, float32", f"{fast:,.0f}"],
             ["the same, float64", f"{double:,.0f}"],
             ["10 users a slice (30 a cell), 20 MHz, float32", f"{many:,.0f}"],
-            ["scalar, SimPy", f"{simpy:,.0f}"], ["scalar, twin", f"{scalar:,.0f}"],
+            ["scalar, SimPy", f"{simpy:,.0f}"],
+            ["scalar, twin", f"{scalar:,.0f}"],
         ],
-    )  # fmt: skip
+    )
     median = live.get("median")
     figures = [
-        Figure("twin env-steps/s, 1,024 cells x 3 slices, 10 users a cell", round(fast),
-               ">= 50,000", fast >= 50_000, detail="float32"),
+        Figure(
+            "twin env-steps/s, 1,024 cells x 3 slices, 10 users a cell",
+            round(fast),
+            ">= 50,000",
+            fast >= 50_000,
+            detail="float32",
+        ),
         Figure("SimPy env-steps/s", round(simpy), ">= 200", simpy >= 200),
         Figure("twin over SimPy", round(fast / simpy, 1), "printed", True),
-        Figure("live control step, median ms", median and round(median, 2), "< 10",
-               None if median is None else median < 10, detail=str(live)),
-    ]  # fmt: skip
+        Figure(
+            "live control step, median ms",
+            median and round(median, 2),
+            "< 10",
+            None if median is None else median < 10,
+            detail=str(live),
+        ),
+    ]
     results = {"float64": double, "30 users": many, "scalar twin": scalar, "live": live}
     return finish("speed", figures, results, begun, options)

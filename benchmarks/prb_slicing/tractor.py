@@ -17,10 +17,20 @@ from allocgym.envs.core.registry import make_problem
 from allocgym.simulators.prb_slicing.scenarios import TRACTOR_MIXES
 
 AGENTS = (
-    "expert", "random", "equal", "user-proportional", "backlog-proportional", "max-weight",
-    "demand-proportional", "urllc-first", "pi-hysteresis", "drift-plus-penalty", "learned",
-    "tractor-dqn", "tractor-table",
-)  # fmt: skip
+    "expert",
+    "random",
+    "equal",
+    "user-proportional",
+    "backlog-proportional",
+    "max-weight",
+    "demand-proportional",
+    "urllc-first",
+    "pi-hysteresis",
+    "drift-plus-penalty",
+    "learned",
+    "tractor-dqn",
+    "tractor-table",
+)
 PUBLISHED = {"expert": 0.6092, "random": 0.5878, "learned DQN": 0.6310}
 PUBLISHED_CV = {"012": 0.1217, "022": 0.136, "114": 0.087, "121": 0.040, "123": 0.080}
 """Coefficient of variation of the expert over trials, where the publication's tables give it."""
@@ -51,8 +61,11 @@ def suite(options: Options) -> int:
     splits = {}
     for k, mix in enumerate(mixes):
         arguments: dict[str, Any] = {
-            "mix": mix, "horizon": horizon, "dtype": "float32", "first": 1000 * k,
-        }  # fmt: skip
+            "mix": mix,
+            "horizon": horizon,
+            "dtype": "float32",
+            "first": 1000 * k,
+        }
         for name in names:
             result = play(name, "tractor", seeds, **arguments)
             scores[name][mix] = result["tractor"]
@@ -83,36 +96,57 @@ def suite(options: Options) -> int:
         )
     show(
         f"TRACTOR's score, {len(mixes)} mixes x {seeds} paired seeds",
-        ["agent", "score", "minus expert", "95 %", "qos", "mean CV over seeds"], rows,
-    )  # fmt: skip
+        ["agent", "score", "minus expert", "95 %", "qos", "mean CV over seeds"],
+        rows,
+    )
     gap = means["expert"] - means["random"]
     spread = f"published {PUBLISHED['expert'] - PUBLISHED['random']:.4f}"
     figures = [
-        Figure("expert minus random", round(gap, 4), "0.02 +- 0.01", abs(gap - 0.02) <= 0.01,
-               detail=spread),
-    ]  # fmt: skip
+        Figure(
+            "expert minus random",
+            round(gap, 4),
+            "0.02 +- 0.01",
+            abs(gap - 0.02) <= 0.01,
+            detail=spread,
+        )
+    ]
     if "tractor-dqn" in means:
         lead = means["tractor-dqn"] - means["expert"]
         r = against["tractor-dqn"]
         figures.append(
-            Figure("our DQN minus expert (own state, moves)", round(lead, 4), ">= 0.0217",
-                   lead >= 0.0217, "aim", f"[{-r.high:+.4f}, {-r.low:+.4f}]")
-        )  # fmt: skip
+            Figure(
+                "our DQN minus expert (own state, moves)",
+                round(lead, 4),
+                ">= 0.0217",
+                lead >= 0.0217,
+                "aim",
+                f"[{-r.high:+.4f}, {-r.low:+.4f}]",
+            )
+        )
     columns = ["agent", "score", "minus expert, 95 %", "qos", *mixes]
     listed = [
-        [r[0], f"{r[1]:.4f}", f"{r[2]} {r[3]}", f"{r[4]:.4f}",
-         *(f"{scores[r[0]][m].mean():.3f} (CV {cv[r[0]][m]:.3f})" for m in mixes)] for r in rows
-    ]  # fmt: skip
+        [
+            r[0],
+            f"{r[1]:.4f}",
+            f"{r[2]} {r[3]}",
+            f"{r[4]:.4f}",
+            *(f"{scores[r[0]][m].mean():.3f} (CV {cv[r[0]][m]:.3f})" for m in mixes),
+        ]
+        for r in rows
+    ]
     results = {
         "table": {"columns": columns, "rows": listed},
-        "score": {n: {m: round(float(v.mean()), 4) for m, v in s.items()}
-                  for n, s in scores.items()},
+        "score": {
+            n: {m: round(float(v.mean()), 4) for m, v in s.items()} for n, s in scores.items()
+        },
         "means": {n: round(v, 4) for n, v in means.items()},
         "qos": {n: round(float(np.mean(v)), 4) for n, v in qos.items()},
-        "cv": cv, "published cv of the expert": PUBLISHED_CV, "published": PUBLISHED,
+        "cv": cv,
+        "published cv of the expert": PUBLISHED_CV,
+        "published": PUBLISHED,
         "best static": splits,
         "minus expert (sign turned: losses)": {
             n: {**as_dict(r), "p_holm": round(corrected[n], 5)} for n, r in against.items()
         },
-    }  # fmt: skip
-    return finish("tractor", figures, results, begun, options)  # fmt: skip
+    }
+    return finish("tractor", figures, results, begun, options)

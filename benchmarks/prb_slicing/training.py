@@ -20,9 +20,14 @@ NEED = 1
 
 
 def train_agent(
-    out: Path, scenario: str, trainer: str, iterations: int | None = None, seed: int = 0,
-    overrides: dict[str, Any] | None = None, progress: Any = None,
-) -> dict[str, Any]:  # fmt: skip
+    out: Path,
+    scenario: str,
+    trainer: str,
+    iterations: int | None = None,
+    seed: int = 0,
+    overrides: dict[str, Any] | None = None,
+    progress: Any = None,
+) -> dict[str, Any]:
     """Train an agent, write its file, return what was recorded.
 
     Args:
@@ -48,9 +53,14 @@ def train_agent(
         arguments.setdefault("horizon", 64)
         env: Any = gym.make_vec(ID, num_envs=512, scenario=scenario, **arguments).unwrapped
         policy, information = train_ppo(
-            env, 65_536 * rounds, seed, skip={NEED: 1 / problem.kappa}, gamma=0.95, n_steps=32,
+            env,
+            65_536 * rounds,
+            seed,
+            skip={NEED: 1 / problem.kappa},
+            gamma=0.95,
+            n_steps=32,
             progress=progress,
-        )  # fmt: skip
+        )
         weights, settings, kind = policy.state_dict(), policy.settings, "set-policy"
     else:
         from allocgym.agents.prb_slicing import tractor

@@ -48,8 +48,14 @@ def suite(options: Options) -> int:
             )
     show("cells per minute", ["engine", "workers", "real runs of 40 steps", "empty cells"], rows)
     figures = [
-        Figure(f"{engine}, {workers} workers: cells/min", round(real, 1), "printed", None, "aim",
-               f"{60_000 / empty_rate:.1f} ms a cell on top of its work")
+        Figure(
+            f"{engine}, {workers} workers: cells/min",
+            round(real, 1),
+            "printed",
+            None,
+            "aim",
+            f"{60_000 / empty_rate:.1f} ms a cell on top of its work",
+        )
         for engine, workers, real, empty_rate in rows
-    ]  # fmt: skip
+    ]
     return finish("scaling", figures, {"rows": rows}, begun, options)

@@ -36,17 +36,30 @@ def suite(options: Options) -> int:
     sb3, rllib = (made[k]["steps/s"] for k in PER_ITERATION)
     d = paired(scores["rllib-ppo"], scores["ppo"])
     show(
-        f"PPO on {SCENARIO}, {steps:,} environment steps each", ["trainer", "objective", "steps/CPU-s"],
+        f"PPO on {SCENARIO}, {steps:,} environment steps each",
+        ["trainer", "objective", "steps/CPU-s"],
         [[k, float(v.mean()), made[k]["steps/s"] if k in made else ""] for k, v in scores.items()],
-    )  # fmt: skip
+    )
     where = made["rllib-ppo"]
     figures = [
-        Figure("RLlib's agent minus Stable-Baselines3's", round(d.mean, 5), "level", d.verdict == "tie",
-               "aim", f"{d.verdict} [{d.low:+.4f}, {d.high:+.4f}]"),
+        Figure(
+            "RLlib's agent minus Stable-Baselines3's",
+            round(d.mean, 5),
+            "level",
+            d.verdict == "tie",
+            "aim",
+            f"{d.verdict} [{d.low:+.4f}, {d.high:+.4f}]",
+        ),
         Figure("Stable-Baselines3: steps per CPU-second", sb3, "printed", None, "aim"),
-        Figure("RLlib: steps per CPU-second", rllib, "printed", None, "aim",
-               f"{where['seconds sampling']} s sampling (its connectors), "
-               f"{where['seconds learning']} s learning"),
+        Figure(
+            "RLlib: steps per CPU-second",
+            rllib,
+            "printed",
+            None,
+            "aim",
+            f"{where['seconds sampling']} s sampling (its connectors), "
+            f"{where['seconds learning']} s learning",
+        ),
         Figure("Stable-Baselines3 / RLlib", round(sb3 / rllib, 1), "printed", None, "aim"),
-    ]  # fmt: skip
+    ]
     return finish("trainers", figures, made, begun, options)

@@ -63,8 +63,11 @@ def closed_forms(samples: int) -> dict[str, float]:
         drawn = rng.beta(a, b, samples)
         gains = algebra.beta_gains(np.array([a]), np.array([b]), 12)[0]
         for n in (1, 3, 8, 11):
-            note("marginal gain under a Beta belief", float(gains[n]),
-                 drawn**n * (1 - drawn) + (1 - drawn) ** n * drawn)  # fmt: skip
+            note(
+                "marginal gain under a Beta belief",
+                float(gains[n]),
+                drawn**n * (1 - drawn) + (1 - drawn) ** n * drawn,
+            )
     return out
 
 
@@ -153,20 +156,35 @@ def suite(options: Options) -> int:
     forms = closed_forms(20_000 if options.quick else 100_000)
     swap = vip_optimal(20 if options.quick else 100)
     bad = rules_hold(3 if options.quick else 9)
-    sec = float(np.max(np.abs(
-        algebra.mean_abs_advantage(np.linspace(0, 1, 101))
-        - 2 * np.sqrt(np.linspace(0, 1, 101) * (1 - np.linspace(0, 1, 101)))
-    )))  # fmt: skip
+    sec = float(
+        np.max(
+            np.abs(
+                algebra.mean_abs_advantage(np.linspace(0, 1, 101))
+                - 2 * np.sqrt(np.linspace(0, 1, 101) * (1 - np.linspace(0, 1, 101)))
+            )
+        )
+    )
     count = 200 if options.quick else 1000
     figures = [
-        Figure(f"greedy misses the dynamic program's value, of {count}", missed, "0", missed == 0,
-               "must", f"largest gap {worst:.1e}"),
-        Figure("closed forms against Monte Carlo, most standard errors", round(max(forms.values()), 2),
-               "<= 4.5", max(forms.values()) <= 4.5, "must",
-               ", ".join(f"{k} {v:.1f}" for k, v in forms.items())),
+        Figure(
+            f"greedy misses the dynamic program's value, of {count}",
+            missed,
+            "0",
+            missed == 0,
+            "must",
+            f"largest gap {worst:.1e}",
+        ),
+        Figure(
+            "closed forms against Monte Carlo, most standard errors",
+            round(max(forms.values()), 2),
+            "<= 4.5",
+            max(forms.values()) <= 4.5,
+            "must",
+            ", ".join(f"{k} {v:.1f}" for k, v in forms.items()),
+        ),
         Figure("SEC's mean |A| is 2 sqrt(p(1-p)), largest error", sec, "<= 1e-12", sec <= 1e-12),
         Figure("VIP: most a swap of one rollout gains", swap, "<= 1e-9", swap <= 1e-9),
         *(Figure(f"rules: violations of {k}", v, "0", v == 0) for k, v in bad.items()),
-    ]  # fmt: skip
+    ]
     results: dict[str, Any] = {"closed forms": forms}
     return finish("algebra", figures, results, begun, options)

@@ -21,9 +21,13 @@ ROWS = 64
 def describe(regime: str, agent: str, seed: int, rounds: int = 1, **setting: Any) -> dict[str, Any]:
     """Describe a run; an agent file enters by its content."""
     cell: dict[str, Any] = {
-        "v": 1, "regime": regime, "agent": agent, "seed": seed, "rounds": rounds,
+        "v": 1,
+        "regime": regime,
+        "agent": agent,
+        "seed": seed,
+        "rounds": rounds,
         "setting": {"horizon": HORIZON, "evaluate_every": 6, **setting},
-    }  # fmt: skip
+    }
     if agent.endswith(".zip"):
         cell["sha"] = hashlib.sha256(Path(agent).read_bytes()).hexdigest()[:16]
     return cell
@@ -39,9 +43,14 @@ def run(cell: dict[str, Any]) -> dict[str, Any]:
             by_cell.append([round(float(v), 4) for v in backend.cell_accuracy])
 
     backend: Any = make_backend(
-        problem, "real", scenario=cell["regime"], rounds=cell["rounds"], device="cpu",
-        progress=note, **cell["setting"],
-    )  # fmt: skip
+        problem,
+        "real",
+        scenario=cell["regime"],
+        rounds=cell["rounds"],
+        device="cpu",
+        progress=note,
+        **cell["setting"],
+    )
     agent = catalogue.make(cell["agent"], problem)
     begun = time.process_time()
     outcomes = rollout(agent, backend, np.array([cell["seed"]]), seed=cell["seed"])
@@ -59,9 +68,12 @@ def run(cell: dict[str, Any]) -> dict[str, Any]:
         "prompt_ratio": round(float(data["prompt_ratio"][0, 1:].mean()), 5),
         "rollout_ratio": round(float(data["rollout_ratio"][0, 1:].mean()), 5),
         "trajectory": [
-            [o.last_ids[0].tolist(), o.tried[0].astype(int).tolist(),
-             o.right[0].astype(int).tolist()]
+            [
+                o.last_ids[0].tolist(),
+                o.tried[0].astype(int).tolist(),
+                o.right[0].astype(int).tolist(),
+            ]
             for o in kept[1:]
         ],
         "cpu_seconds": round(used, 1),
-    }  # fmt: skip
+    }

@@ -22,10 +22,13 @@ def curves(outcomes: list[Any]) -> dict[str, np.ndarray]:
         return np.stack([np.asarray(getattr(o, name), float) for o in kept], 1)
 
     return {
-        "accuracy": gather("heldout"), "rollouts": gather("all_rollouts"),
-        "tokens": gather("all_tokens"), "seconds": gather("all_seconds"),
-        "prompt_ratio": gather("prompt_ratio"), "rollout_ratio": gather("rollout_ratio"),
-    }  # fmt: skip
+        "accuracy": gather("heldout"),
+        "rollouts": gather("all_rollouts"),
+        "tokens": gather("all_tokens"),
+        "seconds": gather("all_seconds"),
+        "prompt_ratio": gather("prompt_ratio"),
+        "rollout_ratio": gather("rollout_ratio"),
+    }
 
 
 def area(x: np.ndarray, y: np.ndarray, limit: np.ndarray) -> np.ndarray:

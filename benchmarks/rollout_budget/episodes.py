@@ -21,9 +21,11 @@ LONGER = 1.25
 def stretched(scenario: Scenario, factor: float) -> Scenario:
     """The same dynamics for more updates: the step and the limit stay what they were."""
     return dataclasses.replace(
-        scenario, horizon=round(scenario.horizon * factor), gain=scenario.gain * factor,
+        scenario,
+        horizon=round(scenario.horizon * factor),
+        gain=scenario.gain * factor,
         limit=scenario.limit / factor,
-    )  # fmt: skip
+    )
 
 
 def build(name: str, rows: int) -> tuple[Any, Agent]:
@@ -33,9 +35,12 @@ def build(name: str, rows: int) -> tuple[Any, Agent]:
 
 
 def play(
-    agent_name: str | Any, scenario: str | Scenario, seeds: np.ndarray, engine: str = "twin",
+    agent_name: str | Any,
+    scenario: str | Scenario,
+    seeds: np.ndarray,
+    engine: str = "twin",
     **overrides: Any,
-) -> dict[str, np.ndarray]:  # fmt: skip
+) -> dict[str, np.ndarray]:
     """Run an agent on seeds (paired across agents) and return its curves.
 
     Args:

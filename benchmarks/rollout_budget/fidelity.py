@@ -41,15 +41,24 @@ def held_out_prompts() -> tuple[list[Figure], dict[str, Any]]:
 
     def beat(name: str, ours: float, naive: float, what: str) -> None:
         data[name] = {"ours": round(ours, 5), "naive": round(naive, 5), "naive is": what}
-        figures.append(Figure(
-            f"held-out prompts: {name}", round(ours, 5), f"< {naive:.5f} ({what})", ours < naive,
-        ))  # fmt: skip
+        figures.append(
+            Figure(
+                f"held-out prompts: {name}", round(ours, 5), f"< {naive:.5f} ({what})", ours < naive
+            )
+        )
 
-    beat("RMSE of the mean-accuracy curve", _rmse(p.mean(0), later.mean(0) / GROUP),
-         _rmse(np.full(later.shape[1], early.mean() / GROUP), later.mean(0) / GROUP),
-         "mean of the early visits")  # fmt: skip
-    beat("RMSE of the ratio per prompt, uniform", _rmse(mixed.mean(0), truth.mean(0)),
-         _rmse(np.full(later.shape[1], was.mean()), truth.mean(0)), "early ratio")  # fmt: skip
+    beat(
+        "RMSE of the mean-accuracy curve",
+        _rmse(p.mean(0), later.mean(0) / GROUP),
+        _rmse(np.full(later.shape[1], early.mean() / GROUP), later.mean(0) / GROUP),
+        "mean of the early visits",
+    )
+    beat(
+        "RMSE of the ratio per prompt, uniform",
+        _rmse(mixed.mean(0), truth.mean(0)),
+        _rmse(np.full(later.shape[1], was.mean()), truth.mean(0)),
+        "early ratio",
+    )
     # Per rollout under unequal counts: groups of 8 for prompts believed uncertain, of 2 for others.
     chance = mixed
     unsure = (early.mean(1) > 0.5) & (early.mean(1) < GROUP - 0.5)
@@ -63,11 +72,18 @@ def held_out_prompts() -> tuple[list[Figure], dict[str, Any]]:
     measured = (n * real).sum(0) / n.sum()
     first = rng.hypergeometric(early.astype(int), (GROUP - early).astype(int), 2)
     before = np.where(unsure[:, None], was, (first == 1) * 1.0)
-    beat("RMSE of the ratio per rollout, unequal groups", _rmse(ours, measured),
-         _rmse(np.full(later.shape[1], ((n * before).sum(0) / n.sum()).mean()), measured),
-         "early ratio")  # fmt: skip
-    beat("Brier score of P(mixed)", float(np.mean((mixed - truth) ** 2)),
-         float(np.mean((was.mean() - truth) ** 2)), "base rate")  # fmt: skip
+    beat(
+        "RMSE of the ratio per rollout, unequal groups",
+        _rmse(ours, measured),
+        _rmse(np.full(later.shape[1], ((n * before).sum(0) / n.sum()).mean()), measured),
+        "early ratio",
+    )
+    beat(
+        "Brier score of P(mixed)",
+        float(np.mean((mixed - truth) ** 2)),
+        float(np.mean((was.mean() - truth) ** 2)),
+        "base rate",
+    )
     edges = np.quantile(mixed, np.linspace(0, 1, 11))
     place = np.clip(np.searchsorted(edges, mixed, side="right") - 1, 0, 9)
     gaps, sizes = [], []
@@ -76,16 +92,21 @@ def held_out_prompts() -> tuple[list[Figure], dict[str, Any]]:
         if mine.any():
             gaps.append(abs(mixed[mine].mean() - truth[mine].mean()))
             sizes.append(mine.mean())
-    beat("calibration error of P(mixed)", float(np.dot(gaps, sizes)),
-         float(np.mean(np.abs(was.mean(1)[:, None] - truth.mean(1)[:, None]))),
-         "each prompt's early ratio, mean absolute gap")  # fmt: skip
+    beat(
+        "calibration error of P(mixed)",
+        float(np.dot(gaps, sizes)),
+        float(np.mean(np.abs(was.mean(1)[:, None] - truth.mean(1)[:, None]))),
+        "each prompt's early ratio, mean absolute gap",
+    )
     flat, flat_p = 1 - truth, 1 - mixed
     stay = (flat[:, 1:] * flat[:, :-1]).sum() / flat[:, :-1].sum()
     predicted = (flat_p[:, 1:] * flat_p[:, :-1]).sum() / flat_p[:, :-1].sum()
     beat(
-        "zero-variance persistence, absolute error", abs(float(predicted - stay)),
-        abs(float(flat.mean() - stay)), f"base rate; real {stay:.3f}, predicted {predicted:.3f}",
-    )  # fmt: skip
+        "zero-variance persistence, absolute error",
+        abs(float(predicted - stay)),
+        abs(float(flat.mean() - stay)),
+        f"base rate; real {stay:.3f}, predicted {predicted:.3f}",
+    )
     return figures, data
 
 
@@ -99,9 +120,13 @@ def recorded_curves() -> tuple[list[Figure], dict[str, Any]]:
     errors, flat = [], []
     for run in held:
         path = calibration.ability(
-            *calibration.signals(run), fit["eta"], fit["own"], fit["noise"], fit["between"],
+            *calibration.signals(run),
+            fit["eta"],
+            fit["own"],
+            fit["noise"],
+            fit["between"],
             fit["limit"],
-        )  # fmt: skip
+        )
         x = np.array(fit["base"]) + np.array(fit["slope"]) * path[run.logged][:, fam]
         curve = special.expit(x).mean(1)
         errors.append(np.mean((curve - run.accuracy) ** 2))
@@ -110,9 +135,11 @@ def recorded_curves() -> tuple[list[Figure], dict[str, Any]]:
         flat.append(np.mean((line - run.accuracy) ** 2))
     ours, naive = float(np.sqrt(np.mean(errors))), float(np.sqrt(np.mean(flat)))
     figure = Figure(
-        f"held-out recorded runs ({len(held)}): RMSE of held-out accuracy", round(ours, 5),
-        f"< {naive:.5f} (straight line to the calibration runs' end)", ours < naive,
-    )  # fmt: skip
+        f"held-out recorded runs ({len(held)}): RMSE of held-out accuracy",
+        round(ours, 5),
+        f"< {naive:.5f} (straight line to the calibration runs' end)",
+        ours < naive,
+    )
     return [figure], {"ours": ours, "naive": naive}
 
 
@@ -143,8 +170,15 @@ def order(
                 right = guess * -d.mean > 0
                 ordered += right
                 verdict = "ordered" if right else "WRONG"
-            rows.append([f"{a} - {b}", f"{-d.mean:+.4f}", f"[{low:+.4f}, {high:+.4f}]",
-                         f"{guess:+.4f}", verdict])  # fmt: skip
+            rows.append(
+                [
+                    f"{a} - {b}",
+                    f"{-d.mean:+.4f}",
+                    f"[{low:+.4f}, {high:+.4f}]",
+                    f"{guess:+.4f}",
+                    verdict,
+                ]
+            )
             data[f"{a} - {b}"] = {
                 "real": -d.mean,
                 "low": low,
@@ -152,21 +186,40 @@ def order(
                 "simulated": guess,
                 "verdict": verdict,
             }
-    show(f"{what}: real differences of the area against simulated ones",
-         ["pair", "real", "95 %", "simulated", ""], rows)  # fmt: skip
+    show(
+        f"{what}: real differences of the area against simulated ones",
+        ["pair", "real", "95 %", "simulated", ""],
+        rows,
+    )
     total = len(rows)
     last = min(names, key=lambda n: simulated[n])
-    rank = float(spearmanr(
-        [float(np.mean(real[n])) for n in names], [simulated[n] for n in names]
-    )[0])  # fmt: skip
+    rank = float(
+        spearmanr([float(np.mean(real[n])) for n in names], [simulated[n] for n in names])[0]
+    )
     figures = [
-        Figure(f"{what}: policy that comes last in simulation", last, "anti", last == "anti",
-               "must" if musts else "aim"),
-        Figure(f"{what}: significant real pairs ordered by the simulator", f"{ordered}/{pairs}",
-               "all", ordered == pairs, "aim", f"Spearman {rank:.2f} over {len(names)} policies"),
-        Figure(f"{what}: predicted differences inside the real interval", f"{inside}/{total}", "all",
-               inside == total, "aim"),
-    ]  # fmt: skip
+        Figure(
+            f"{what}: policy that comes last in simulation",
+            last,
+            "anti",
+            last == "anti",
+            "must" if musts else "aim",
+        ),
+        Figure(
+            f"{what}: significant real pairs ordered by the simulator",
+            f"{ordered}/{pairs}",
+            "all",
+            ordered == pairs,
+            "aim",
+            f"Spearman {rank:.2f} over {len(names)} policies",
+        ),
+        Figure(
+            f"{what}: predicted differences inside the real interval",
+            f"{inside}/{total}",
+            "all",
+            inside == total,
+            "aim",
+        ),
+    ]
     return figures, {"pairs": data, "Spearman": rank}
 
 
@@ -175,12 +228,13 @@ def simulate_recorded(episodes: int) -> dict[str, float]:
     fit = scenarios.fit("tiny")
     out = {}
     for name, rule, weight in (
-        ("uniform", "uniform", "rollout"), ("anti", "anti", "rollout"),
+        ("uniform", "uniform", "rollout"),
+        ("anti", "anti", "rollout"),
         ("posterior-greedy", "posterior-greedy", "rollout"),
         ("knapsack-beta", "knapsack-beta", "rollout"),
         ("knapsack-beta, prompt-weighted", "knapsack-beta", "prompt"),
         ("sequential", "sequential", "rollout"),
-    ):  # fmt: skip
+    ):
         out[name] = own_runs.simulate("tiny", fit, rule, episodes, weight)
     return out
 

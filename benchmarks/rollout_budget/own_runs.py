@@ -42,13 +42,18 @@ def as_run(data: dict[str, Any]) -> Run:
     families = tuple(tasks.FAMILY_NAMES.index(c.family) for c in names)
     # The start is the same for every run of a regime: filled in by `compare`.
     return Run(
-        policy=cell["agent"], seed=cell["seed"], ids=ids,
+        policy=cell["agent"],
+        seed=cell["seed"],
+        ids=ids,
         tried=np.array([t[1] for t in result["trajectory"]]),
         right=np.array([t[2] for t in result["trajectory"]]),
-        logged=np.array(result["steps"][1:]), accuracy=np.array(result["accuracy"][1:]),
-        cells=by_cell, by_prompt=cell["setting"].get("loss_weight") == "prompt",
-        families=families, cell=ids // each,
-    )  # fmt: skip
+        logged=np.array(result["steps"][1:]),
+        accuracy=np.array(result["accuracy"][1:]),
+        cells=by_cell,
+        by_prompt=cell["setting"].get("loss_weight") == "prompt",
+        families=families,
+        cell=ids // each,
+    )
 
 
 def area_of(data: dict[str, Any], axis: str = "rollouts", limit: float | None = None) -> float:
@@ -59,18 +64,34 @@ def area_of(data: dict[str, Any], axis: str = "rollouts", limit: float | None = 
 
 
 def simulate(
-    name: str, fit: dict[str, Any], rule: str, count: int, weight: str = "rollout",
-    rows: int = 64, high: int = 256,
-) -> float:  # fmt: skip
+    name: str,
+    fit: dict[str, Any],
+    rule: str,
+    count: int,
+    weight: str = "rollout",
+    rows: int = 64,
+    high: int = 256,
+) -> float:
     """Mean area of a rule in free-running simulation of the set-up a fit was made on."""
     steps = int(fit["steps"])
     reach = fit["eta"] * steps
     made = dataclasses.replace(
-        SCENARIOS["tiny"], cells=name, rows=rows, epoch=66, budget=512, horizon=steps, high=high,
-        gain=reach, limit=fit["limit"] / reach, own=fit["own"], noise=fit["noise"],
-        between=fit["between"], families=max(fit["families"]) + 1, gain_spread=0.0,
+        SCENARIOS["tiny"],
+        cells=name,
+        rows=rows,
+        epoch=66,
+        budget=512,
+        horizon=steps,
+        high=high,
+        gain=reach,
+        limit=fit["limit"] / reach,
+        own=fit["own"],
+        noise=fit["noise"],
+        between=fit["between"],
+        families=max(fit["families"]) + 1,
+        gain_spread=0.0,
         loss_weight=weight,
-    )  # fmt: skip
+    )
     agent = catalogue.make_rule(rule)
     agent.loss_weight = weight
     data = episodes.play(agent, made, np.arange(count))

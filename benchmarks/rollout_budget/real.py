@@ -20,9 +20,10 @@ REGIMES = ("hard-tail", "mixed-cost", "easy")
 PLAIN = ("uniform", "anti", "posterior-greedy", "knapsack-published", "sequential", "uniform-16")
 LEARNED = "learned"
 AGENTS = {
-    "hard-tail": "hard-tail-rollouts", "mixed-cost": "hetero-cost-tokens",
+    "hard-tail": "hard-tail-rollouts",
+    "mixed-cost": "hetero-cost-tokens",
     "easy": "hard-tail-rollouts",
-}  # fmt: skip
+}
 AXES = ("rollouts", "tokens")
 
 
@@ -52,9 +53,7 @@ def scores_of(runs: Runs, axis: str) -> dict[str, dict[int, tuple[float, float]]
         for seed, r in sorted(several.items()):
             x, y = np.array(r[axis])[None], np.array(r["accuracy"])[None]
             end = np.array([limit[seed]])
-            out[name][seed] = (
-                float(curves.area(x, y, end)[0]), float(curves.at(x, y, end)[0]),
-            )  # fmt: skip
+            out[name][seed] = (float(curves.area(x, y, end)[0]), float(curves.at(x, y, end)[0]))
     return out
 
 
@@ -76,15 +75,28 @@ def report(regime: str, runs: Runs, axis: str, stated: int) -> tuple[dict[str, A
     for name, several in scores.items():
         d = versus.get(name)
         area, final = (float(np.mean([v[i] for v in several.values()])) for i in (0, 1))
-        rows.append([
-            name, len(several), area, final,
-            "" if d is None else f"{-d.mean:+.4f}",
-            "" if d is None else f"[{-d.high:+.4f}, {-d.low:+.4f}]",
-            float(np.mean([r["prompt_ratio"] for r in runs[name].values()])),
-            float(np.mean([r["rollout_ratio"] for r in runs[name].values()])),
-        ])  # fmt: skip
-    columns = ["allocator", "seeds", "area", "final", "area minus uniform (paired)", "95 %",
-               "prompt ratio", "rollout ratio"]  # fmt: skip
+        rows.append(
+            [
+                name,
+                len(several),
+                area,
+                final,
+                "" if d is None else f"{-d.mean:+.4f}",
+                "" if d is None else f"[{-d.high:+.4f}, {-d.low:+.4f}]",
+                float(np.mean([r["prompt_ratio"] for r in runs[name].values()])),
+                float(np.mean([r["rollout_ratio"] for r in runs[name].values()])),
+            ]
+        )
+    columns = [
+        "allocator",
+        "seeds",
+        "area",
+        "final",
+        "area minus uniform (paired)",
+        "95 %",
+        "prompt ratio",
+        "rollout ratio",
+    ]
     rows.sort(key=lambda r: -r[2])
     show(f"{regime}, equal {axis}", columns, rows)
     figures = []
@@ -98,10 +110,16 @@ def report(regime: str, runs: Runs, axis: str, stated: int) -> tuple[dict[str, A
         else:
             met = (d.verdict == "won") if name == LEARNED and d.n >= stated else None
             kind, target = "aim", "ahead" if name == LEARNED else "reported"
-        figures.append(Figure(
-            f"{regime}, equal {axis}: {name} minus uniform (area)", round(-d.mean, 5), target, met,
-            kind, text,
-        ))  # fmt: skip
+        figures.append(
+            Figure(
+                f"{regime}, equal {axis}: {name} minus uniform (area)",
+                round(-d.mean, 5),
+                target,
+                met,
+                kind,
+                text,
+            )
+        )
     data: dict[str, Any] = {
         "area": {n: {str(k): round(v[0], 5) for k, v in s.items()} for n, s in scores.items()},
         "final": {n: {str(k): round(v[1], 5) for k, v in s.items()} for n, s in scores.items()},

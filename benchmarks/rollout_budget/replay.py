@@ -86,18 +86,25 @@ def replay(name: str, truth: np.ndarray, seed: int = 0, least: int = 1) -> dict[
             hard = p < 0.1
             asked = tried > 0
             sums += [
-                mixed.sum() / ROWS, (tried * mixed).sum() / tried.sum(),
-                (p * (1 - p) ** 2 * mixed).sum(), mixed[hard].sum() / max(hard.sum(), 1), 1,
-                mixed.sum() / max(asked.sum(), 1), asked.sum() / ROWS,
-            ]  # fmt: skip
+                mixed.sum() / ROWS,
+                (tried * mixed).sum() / tried.sum(),
+                (p * (1 - p) ** 2 * mixed).sum(),
+                mixed[hard].sum() / max(hard.sum(), 1),
+                1,
+                mixed.sum() / max(asked.sum(), 1),
+                asked.sum() / ROWS,
+            ]
             largest = max(largest, int(tried.max()))
     count = sums[4]
     return {
-        "prompt ratio": float(sums[0] / count), "rollout ratio": float(sums[1] / count),
-        "value of mixed groups": float(sums[2] / count), "ratio of hard prompts":
-        float(sums[3] / count), "prompt ratio among asked": float(sums[5] / count),
-        "prompts asked": float(sums[6] / count), "largest group": largest,
-    }  # fmt: skip
+        "prompt ratio": float(sums[0] / count),
+        "rollout ratio": float(sums[1] / count),
+        "value of mixed groups": float(sums[2] / count),
+        "ratio of hard prompts": float(sums[3] / count),
+        "prompt ratio among asked": float(sums[5] / count),
+        "prompts asked": float(sums[6] / count),
+        "largest group": largest,
+    }
 
 
 def suite(options: Options) -> int:
@@ -105,9 +112,17 @@ def suite(options: Options) -> int:
     begun = time.time()
     if not public_data.available(recorded.TRAJECTORIES):
         console.print(f"replay: needs {recorded.TRAJECTORIES} in {public_data.VARIABLE}")
-        return finish("replay", [Figure(
-            "recorded trajectories", None, "present", None, "must", "public data not found",
-        )], {}, begun, options)  # fmt: skip
+        return finish(
+            "replay",
+            [
+                Figure(
+                    "recorded trajectories", None, "present", None, "must", "public data not found"
+                )
+            ],
+            {},
+            begun,
+            options,
+        )
     truth = smoothed(recorded.trajectories())
     if options.quick:
         truth = truth[:, ::3]
@@ -117,8 +132,16 @@ def suite(options: Options) -> int:
         one = replay(name, truth)
         results[name] = {k: round(v, 4) if isinstance(v, float) else v for k, v in one.items()}
         rows.append([name, *results[name].values()])
-    columns = ["allocator", "per prompt", "per rollout", "value of mixed", "hard prompts",
-               "per prompt asked", "share asked", "largest n"]  # fmt: skip
+    columns = [
+        "allocator",
+        "per prompt",
+        "per rollout",
+        "value of mixed",
+        "hard prompts",
+        "per prompt asked",
+        "share asked",
+        "largest n",
+    ]
     show("effective-gradient ratios, both definitions (open loop)", columns, rows)
     figures = []
     if "uniform" in results and "knapsack-published" in results:
@@ -127,15 +150,22 @@ def suite(options: Options) -> int:
         change = ours["prompt ratio"] / base["prompt ratio"] - 1
         figures = [
             Figure(
-                "published knapsack lifts the per-rollout ratio by", round(lift, 4), ">= 0.20",
-                lift >= 0.20, "must",
+                "published knapsack lifts the per-rollout ratio by",
+                round(lift, 4),
+                ">= 0.20",
+                lift >= 0.20,
+                "must",
                 f"{base['rollout ratio']:.3f} -> {ours['rollout ratio']:.3f}; reference replay "
                 "0.51 -> 0.78",
             ),
             Figure(
-                "and changes the per-prompt ratio by", round(change, 4), "shown", True, "must",
+                "and changes the per-prompt ratio by",
+                round(change, 4),
+                "shown",
+                True,
+                "must",
                 f"{base['prompt ratio']:.3f} -> {ours['prompt ratio']:.3f}",
             ),
-        ]  # fmt: skip
+        ]
     results["table"] = {"columns": columns, "rows": rows}
     return finish("replay", figures, results, begun, options)

@@ -15,9 +15,17 @@ from allocgym.simulators.rollout_budget.scenarios import SCENARIOS, Scenario
 from allocgym.simulators.rollout_budget.search import KINDS
 
 AGENTS = (
-    "uniform", "random", "anti", "posterior-greedy", "knapsack-beta", "mopps", "deficiency-first",
-    "coverage", "sequential", "oracle coverage",
-)  # fmt: skip
+    "uniform",
+    "random",
+    "anti",
+    "posterior-greedy",
+    "knapsack-beta",
+    "mopps",
+    "deficiency-first",
+    "coverage",
+    "sequential",
+    "oracle coverage",
+)
 BOUND = "oracle coverage"
 PRESETS = ("qwen1.5b-dsr", "hard-tail", "homogeneous")
 HORIZON = 24
@@ -55,12 +63,22 @@ def suite(options: Options) -> int:
             )
             versus = against(found, "uniform")
             rows = [
-                [n, float(v.mean()), *([f"{-d.mean:+.4f}", f"[{-d.high:+.4f}, {-d.low:+.4f}]"]
-                 if (d := versus.get(n, (None,))[0]) else ["", ""])]
+                [
+                    n,
+                    float(v.mean()),
+                    *(
+                        [f"{-d.mean:+.4f}", f"[{-d.high:+.4f}, {-d.low:+.4f}]"]
+                        if (d := versus.get(n, (None,))[0])
+                        else ["", ""]
+                    ),
+                ]
                 for n, v in sorted(found.items(), key=lambda item: -item[1].mean())
-            ]  # fmt: skip
-            show(f"{preset}, {kind}: prompts solved ({options.seeds} paired seeds)",
-                 ["allocator", "solved", "minus uniform", "95 %"], rows)  # fmt: skip
+            ]
+            show(
+                f"{preset}, {kind}: prompts solved ({options.seeds} paired seeds)",
+                ["allocator", "solved", "minus uniform", "95 %"],
+                rows,
+            )
             results[f"{preset}, {kind}"] = {
                 "solved": {n: round(float(v.mean()), 5) for n, v in found.items()},
                 "minus uniform (unsolved)": {n: as_dict(d) for n, (d, _) in versus.items()},
@@ -69,20 +87,28 @@ def suite(options: Options) -> int:
                 figures.append(bound(preset, found))
             if preset != "homogeneous" and "coverage" in versus:
                 d = versus["coverage"][0]
-                figures.append(Figure(
-                    f"{preset}, {kind}: coverage minus uniform", round(-d.mean, 5), "ahead",
-                    d.verdict == "won", "aim", f"{d.verdict} [{-d.high:+.4f}, {-d.low:+.4f}]",
-                ))  # fmt: skip
+                figures.append(
+                    Figure(
+                        f"{preset}, {kind}: coverage minus uniform",
+                        round(-d.mean, 5),
+                        "ahead",
+                        d.verdict == "won",
+                        "aim",
+                        f"{d.verdict} [{-d.high:+.4f}, {-d.low:+.4f}]",
+                    )
+                )
     return finish("search", figures, results, begun, options)
 
 
 def bound(preset: str, found: dict[str, np.ndarray]) -> Figure:
     """Nothing that decides at once solves more than who knows the rates; asking again may."""
     once = {n: v for n, v in found.items() if n != "sequential"}
-    ahead = [
-        n for n, (d, p) in against(once, BOUND).items() if d.verdict == "won" and p < 0.05
-    ]  # fmt: skip
+    ahead = [n for n, (d, p) in against(once, BOUND).items() if d.verdict == "won" and p < 0.05]
     return Figure(
-        f"{preset}, best of n: allocators that decide at once ahead of true rates", len(ahead), "0",
-        not ahead, "must", ", ".join(ahead),
-    )  # fmt: skip
+        f"{preset}, best of n: allocators that decide at once ahead of true rates",
+        len(ahead),
+        "0",
+        not ahead,
+        "must",
+        ", ".join(ahead),
+    )

@@ -52,9 +52,13 @@ def cell_of(scenario: str, agent: str, seeds: int, first: int, overrides: Any) -
 
 
 def compare(
-    scenario: str, names: list[str], seeds: int, overrides: dict[str, Any] | None = None,
-    folder: Path | None = None, first: int = 0,
-) -> Scores:  # fmt: skip
+    scenario: str,
+    names: list[str],
+    seeds: int,
+    overrides: dict[str, Any] | None = None,
+    folder: Path | None = None,
+    first: int = 0,
+) -> Scores:
     """Scores by agent and axis on the same seeds; uniform sets where each axis ends."""
     names = list(dict.fromkeys(["uniform", *names]))
     cells = [cell_of(scenario, name, seeds, first, overrides) for name in names]
@@ -78,15 +82,28 @@ def show_comparison(scenario: str, scores: Scores, axis: str) -> None:
     for name, score in sorted(scores.items(), key=lambda x: -x[1][axis]["area"].mean()):
         d = better(score[axis]["area"], uniform["area"])
         gain = normalised_gain(score[axis]["area"], uniform["area"], oracle["area"])
-        rows.append([
-            name, float(score[axis]["area"].mean()), float(score[axis]["final"].mean()),
-            f"{-d.mean:+.4f}", f"[{-d.high:+.4f}, {-d.low:+.4f}]",
-            "n/a" if gain is None else f"{gain:.2f}",
-            float(score["ratios"]["prompt_ratio"].mean()),
-            float(score["ratios"]["rollout_ratio"].mean()),
-        ])  # fmt: skip
-    columns = ["allocator", "area", "final", "area minus uniform", "95 %", "normalised gain",
-               "prompt ratio", "rollout ratio"]  # fmt: skip
+        rows.append(
+            [
+                name,
+                float(score[axis]["area"].mean()),
+                float(score[axis]["final"].mean()),
+                f"{-d.mean:+.4f}",
+                f"[{-d.high:+.4f}, {-d.low:+.4f}]",
+                "n/a" if gain is None else f"{gain:.2f}",
+                float(score["ratios"]["prompt_ratio"].mean()),
+                float(score["ratios"]["rollout_ratio"].mean()),
+            ]
+        )
+    columns = [
+        "allocator",
+        "area",
+        "final",
+        "area minus uniform",
+        "95 %",
+        "normalised gain",
+        "prompt ratio",
+        "rollout ratio",
+    ]
     show(f"{scenario}, equal {axis} ({len(uniform['area'])} paired seeds)", columns, rows)
 
 
@@ -107,25 +124,27 @@ def summarise(scores: Scores, axis: str, ours: str, tuned: str) -> dict[str, Any
         "objective": {n: round(1 - float(s[axis]["area"].mean()), 5) for n, s in scores.items()},
         "area": {n: round(float(s[axis]["area"].mean()), 5) for n, s in scores.items()},
         "final": {n: round(float(s[axis]["final"].mean()), 5) for n, s in scores.items()},
-        "prompt ratio": {n: round(float(s["ratios"]["prompt_ratio"].mean()), 4)
-                         for n, s in scores.items()},
-        "rollout ratio": {n: round(float(s["ratios"]["rollout_ratio"].mean()), 4)
-                          for n, s in scores.items()},
-        "normalised gain": {n: normalised_gain(s[axis]["area"], uniform, oracle)
-                            for n, s in scores.items()},
+        "prompt ratio": {
+            n: round(float(s["ratios"]["prompt_ratio"].mean()), 4) for n, s in scores.items()
+        },
+        "rollout ratio": {
+            n: round(float(s["ratios"]["rollout_ratio"].mean()), 4) for n, s in scores.items()
+        },
+        "normalised gain": {
+            n: normalised_gain(s[axis]["area"], uniform, oracle) for n, s in scores.items()
+        },
         "learned minus": {
             n: {**as_dict(r), "p_holm": round(corrected[n], 5)} for n, r in against.items()
         },
-    }  # fmt: skip
+    }
 
 
 def judge_control(scores: Scores) -> Figure:
     """Nothing significantly beats the posterior-greedy rule where prompts are alike."""
     base = scores["posterior-greedy"]["rollouts"]["area"]
     against = {
-        n: better(s["rollouts"]["area"], base)
-        for n, s in scores.items() if n != "posterior-greedy"
-    }  # fmt: skip
+        n: better(s["rollouts"]["area"], base) for n, s in scores.items() if n != "posterior-greedy"
+    }
     corrected = dict(zip(against, holm([r.p for r in against.values()]), strict=True))
     # Ties are exact but for rounding in the sixth digit.
     winners = [
@@ -133,9 +152,13 @@ def judge_control(scores: Scores) -> Figure:
     ]
     best = min(against, key=lambda n: against[n].mean)
     return Figure(
-        "homogeneous: allocators significantly ahead of posterior-greedy", len(winners), "0",
-        not winners, "must", f"best: {best} {-against[best].mean:+.6f}; {', '.join(winners)}",
-    )  # fmt: skip
+        "homogeneous: allocators significantly ahead of posterior-greedy",
+        len(winners),
+        "0",
+        not winners,
+        "must",
+        f"best: {best} {-against[best].mean:+.6f}; {', '.join(winners)}",
+    )
 
 
 def judge(scenario: str, axis: str, scores: Scores, ours: str, tuned: str) -> Figure:
@@ -147,10 +170,13 @@ def judge(scenario: str, axis: str, scores: Scores, ours: str, tuned: str) -> Fi
     ahead = all(r.verdict == "won" and corrected[n] < 0.05 for n, r in against.items())
     d = against[best]
     return Figure(
-        f"{scenario}, equal {axis}: learned minus best baseline (area)", round(-d.mean, 5),
-        "ahead of every one", ahead, "aim",
+        f"{scenario}, equal {axis}: learned minus best baseline (area)",
+        round(-d.mean, 5),
+        "ahead of every one",
+        ahead,
+        "aim",
         f"{d.verdict} [{-d.high:+.4f}, {-d.low:+.4f}] against {best}; tuned uniform: {tuned}",
-    )  # fmt: skip
+    )
 
 
 def suite(options: Options) -> int:
@@ -184,9 +210,15 @@ def suite(options: Options) -> int:
             else None
         )
         if anti is not None and scenario != "homogeneous":
-            figures.append(Figure(
-                f"{scenario}: anti minus uniform (area)", round(-anti.mean, 5), "behind",
-                anti.verdict == "lost", "aim", f"[{-anti.high:+.4f}, {-anti.low:+.4f}]",
-            ))  # fmt: skip
+            figures.append(
+                Figure(
+                    f"{scenario}: anti minus uniform (area)",
+                    round(-anti.mean, 5),
+                    "behind",
+                    anti.verdict == "lost",
+                    "aim",
+                    f"[{-anti.high:+.4f}, {-anti.low:+.4f}]",
+                )
+            )
         console.print(f"{scenario}: done after {time.time() - begun:.0f} s")
     return finish("simulator", figures, results, begun, options)

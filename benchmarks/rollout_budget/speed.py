@@ -70,9 +70,14 @@ def real(updates: int) -> tuple[float, float]:
 
     problem: Any = make_problem("rollout-budget", n_max=64, mode="per_prompt")
     backend: Any = make_backend(
-        problem, "real", scenario="easy", device="cpu", horizon=updates + 1,
-        evaluate_every=10_000, warm_steps=100,
-    )  # fmt: skip
+        problem,
+        "real",
+        scenario="easy",
+        device="cpu",
+        horizon=updates + 1,
+        evaluate_every=10_000,
+        warm_steps=100,
+    )
     backend.reset(np.array([0]))
     even = Shares(np.full((1, 64), 8))
     backend.spend(even)
@@ -98,22 +103,45 @@ def suite(options: Options) -> int:
     single, double = vector(seconds, dtype="float32"), vector(seconds)
     simpy, twin = scalar("simpy", seconds / 2), scalar("twin", seconds / 2)
     sampling, training = real(4 if options.quick else 12)
-    show("speed, one core (CPU-seconds)", ["what", "figure"], [
-        ["twin, bins, 1,024 environments, float32", f"{single:,.0f} steps/s"],
-        ["the same, float64", f"{double:,.0f} steps/s"],
-        ["scalar, SimPy", f"{simpy:,.0f} steps/s"], ["scalar, twin", f"{twin:,.0f} steps/s"],
-        ["real model, sampling and verifying", f"{sampling:,.0f} rollouts/s"],
-        ["real model, whole updates", f"{training:,.0f} rollouts/s"],
-    ])  # fmt: skip
+    show(
+        "speed, one core (CPU-seconds)",
+        ["what", "figure"],
+        [
+            ["twin, bins, 1,024 environments, float32", f"{single:,.0f} steps/s"],
+            ["the same, float64", f"{double:,.0f} steps/s"],
+            ["scalar, SimPy", f"{simpy:,.0f} steps/s"],
+            ["scalar, twin", f"{twin:,.0f} steps/s"],
+            ["real model, sampling and verifying", f"{sampling:,.0f} rollouts/s"],
+            ["real model, whole updates", f"{training:,.0f} rollouts/s"],
+        ],
+    )
     worst = max(greedy, knapsack)
     figures = [
-        Figure("4,096 rollouts over 512 prompts, CPU-ms", round(worst, 2), "< 10", worst < 10,
-               "must", f"posterior-greedy {greedy:.1f}, published knapsack {knapsack:.1f}"),
-        Figure("twin (bins, 1,024 envs) env-steps/s", round(single), ">= 500,000", single >= 5e5,
-               "must", f"float32; float64 {double:,.0f}"),
+        Figure(
+            "4,096 rollouts over 512 prompts, CPU-ms",
+            round(worst, 2),
+            "< 10",
+            worst < 10,
+            "must",
+            f"posterior-greedy {greedy:.1f}, published knapsack {knapsack:.1f}",
+        ),
+        Figure(
+            "twin (bins, 1,024 envs) env-steps/s",
+            round(single),
+            ">= 500,000",
+            single >= 5e5,
+            "must",
+            f"float32; float64 {double:,.0f}",
+        ),
         Figure("SimPy reference steps/s", round(simpy), ">= 500", simpy >= 500),
         Figure("twin / SimPy", round(single / simpy, 1), "printed", True),
-        Figure("real model, rollouts per CPU-second", round(sampling), ">= 1,000", sampling >= 1000,
-               "must", f"sampling and verifying; whole updates {training:,.0f}"),
-    ]  # fmt: skip
+        Figure(
+            "real model, rollouts per CPU-second",
+            round(sampling),
+            ">= 1,000",
+            sampling >= 1000,
+            "must",
+            f"sampling and verifying; whole updates {training:,.0f}",
+        ),
+    ]
     return finish("speed", figures, {"scalar twin": twin, "updates": training}, begun, options)

@@ -24,9 +24,7 @@ from allocgym.simulators.rollout_budget import scenarios
 TRAINERS = ("cma", "ppo")
 SHORT = 0.5
 """Episodes are this much shorter in training (the same gain in fewer, larger steps)."""
-SHIPPED = (
-    ("hard-tail", "rollouts"), ("hetero-cost", "tokens"), ("prereq", "rollouts"),
-)  # fmt: skip
+SHIPPED = (("hard-tail", "rollouts"), ("hetero-cost", "tokens"), ("prereq", "rollouts"))
 NEAREST = {
     ("hetero-cost", "seconds"): "hetero-cost-tokens",
     ("hetero-cost", "rollouts"): "hard-tail-rollouts",
@@ -100,17 +98,25 @@ def train_agent(
             bar.update(task, completed=done, description=f"training, score {value:.4f}")
 
         rule, information = learned.train(
-            lambda n: make_backend(problem, "twin", scenario=longer, num_envs=n), problem, score,
-            iterations, seed, progress,
-        )  # fmt: skip
+            lambda n: make_backend(problem, "twin", scenario=longer, num_envs=n),
+            problem,
+            score,
+            iterations,
+            seed,
+            progress,
+        )
     catalogue.save_rule(out, problem, rule, {**information, **note})
     return information
 
 
 def _train_ppo(
-    out: Path, scenario: str, iterations: int, seed: int, note: dict[str, Any],
+    out: Path,
+    scenario: str,
+    iterations: int,
+    seed: int,
+    note: dict[str, Any],
     overrides: dict[str, Any],
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """The set policy on bins, by Stable-Baselines3."""
     from allocgym.agents.core.sb3 import train_ppo
     from allocgym.envs.core.environment import AllocationVectorEnv

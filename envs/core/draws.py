@@ -57,9 +57,7 @@ def _box_muller(dtype: type) -> Any:
     unit, half, turn, two = dtype(2.0**-32), dtype(2.0**-33), dtype(2 * np.pi), dtype(2)
     name = np.dtype(dtype).name
 
-    @numba.guvectorize(
-        [f"void(uint64, int64, {name}[:], {name}[:])"], "(),()->(),()", cache=True
-    )  # fmt: skip
+    @numba.guvectorize([f"void(uint64, int64, {name}[:], {name}[:])"], "(),()->(),()", cache=True)
     def pair(state: np.uint64, index: int, first: np.ndarray, second: np.ndarray) -> None:
         bits = _bits(state, index)
         low, high = dtype(bits & np.uint64(0xFFFFFFFF)), dtype(bits >> np.uint64(32))

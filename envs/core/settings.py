@@ -14,9 +14,15 @@ from allocgym.envs.core.errors import AllocgymError, unknown
 
 T = TypeVar("T")
 _KINDS: dict[str, tuple[type, ...]] = {
-    "int": (numbers.Integral,), "float": (numbers.Real,), "str": (str,), "bool": (bool, np.bool_),
-    "tuple": (tuple, list), "dict": (Mapping,), "Mapping": (Mapping,), "None": (type(None),),
-}  # fmt: skip
+    "int": (numbers.Integral,),
+    "float": (numbers.Real,),
+    "str": (str,),
+    "bool": (bool, np.bool_),
+    "tuple": (tuple, list),
+    "dict": (Mapping,),
+    "Mapping": (Mapping,),
+    "None": (type(None),),
+}
 
 
 def replaced(base: T, changes: Mapping[str, Any], what: str, also: Iterable[str] = ()) -> T:

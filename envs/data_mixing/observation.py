@@ -15,15 +15,32 @@ from allocgym.envs.core.kernels import formula, kernel
 from allocgym.envs.data_mixing.records import MixingInstance, MixingMemory
 
 ROW_FEATURES = (
-    "log loss / start", "log loss slope, 1 period", "log loss slope, 2 periods",
-    "log loss / own lowest", "log loss / mean of domains", "first-period log drop",
-    "last share x K", "share so far x K", "log prior x K", "log weight x K", "is source",
-    "constraint slack", "fraction of limit used", "epochs seen",
-)  # fmt: skip
+    "log loss / start",
+    "log loss slope, 1 period",
+    "log loss slope, 2 periods",
+    "log loss / own lowest",
+    "log loss / mean of domains",
+    "first-period log drop",
+    "last share x K",
+    "share so far x K",
+    "log prior x K",
+    "log weight x K",
+    "is source",
+    "constraint slack",
+    "fraction of limit used",
+    "epochs seen",
+)
 CONTEXT_FEATURES = (
-    "progress", "hidden horizon", "learning rate", "learning rate left", "log K", "log effort",
-    "noise", "worst-domain objective", "constrained",
-)  # fmt: skip
+    "progress",
+    "hidden horizon",
+    "learning rate",
+    "learning rate left",
+    "log K",
+    "log effort",
+    "noise",
+    "worst-domain objective",
+    "constrained",
+)
 # In single precision: a loop over float32 arrays then stays in it.
 BOUND, LEVEL, SLOPE, SPREAD = np.float32(10), np.float32(5), np.float32(20), np.float32(2)
 UNCONSTRAINED = 1e6
@@ -31,28 +48,67 @@ UNCONSTRAINED = 1e6
 
 @formula
 def row(
-    log: Array, start: Array, before: Array, earlier: Array, lowest: Array, mean: Array,
-    drop: Array, share: Array, count: Array, seen: Array, pace: Array, prior: Array, weight: Array,
-    source: Array, slack: Array, per_limit: Array, per_epoch: Array,
-) -> tuple[Array, ...]:  # fmt: skip
+    log: Array,
+    start: Array,
+    before: Array,
+    earlier: Array,
+    lowest: Array,
+    mean: Array,
+    drop: Array,
+    share: Array,
+    count: Array,
+    seen: Array,
+    pace: Array,
+    prior: Array,
+    weight: Array,
+    source: Array,
+    slack: Array,
+    per_limit: Array,
+    per_epoch: Array,
+) -> tuple[Array, ...]:
     """Features of a domain, in the order of `ROW_FEATURES` (``pace``: count / units given so far)."""
     return (
-        (log - start) * LEVEL, (log - before) * SLOPE, (log - earlier) * SLOPE,
-        (log - lowest) * SLOPE, (log - mean) * SPREAD, drop * LEVEL, share * count, seen * pace, prior,
-        weight, source, slack, seen * per_limit, seen * per_epoch,
-    )  # fmt: skip
+        (log - start) * LEVEL,
+        (log - before) * SLOPE,
+        (log - earlier) * SLOPE,
+        (log - lowest) * SLOPE,
+        (log - mean) * SPREAD,
+        drop * LEVEL,
+        share * count,
+        seen * pace,
+        prior,
+        weight,
+        source,
+        slack,
+        seen * per_limit,
+        seen * per_epoch,
+    )
 
 
 @formula
 def context(
-    progress: Array, hidden: Array, lr: Array, lr_left: Array, log_count: Array, log_effort: Array,
-    noise: Array, worst: Array, constrained: Array,
-) -> tuple[Array, ...]:  # fmt: skip
+    progress: Array,
+    hidden: Array,
+    lr: Array,
+    lr_left: Array,
+    log_count: Array,
+    log_effort: Array,
+    noise: Array,
+    worst: Array,
+    constrained: Array,
+) -> tuple[Array, ...]:
     """Features of an episode, in the order of `CONTEXT_FEATURES`."""
     return (
-        progress * (1 - hidden), hidden, lr, lr_left * (1 - hidden), log_count, log_effort,
-        noise * 50, worst, constrained,
-    )  # fmt: skip
+        progress * (1 - hidden),
+        hidden,
+        lr,
+        lr_left * (1 - hidden),
+        log_count,
+        log_effort,
+        noise * 50,
+        worst,
+        constrained,
+    )
 
 
 def rise(heldout: Array, start: Array, instance: MixingInstance) -> Array:
@@ -82,15 +138,36 @@ def encode(memory: MixingMemory) -> dict[str, np.ndarray]:
     count, mean = np.zeros((2, batch), memory.last.dtype)
     _average(columns(inst.present), columns(memory.last), count, mean)
     _write_context(
-        memory.period, inst.horizon, inst.hidden, memory.lr, memory.lr_left, np.log(count),
-        np.log(inst.effort), inst.noise, inst.worst, inst.epsilon, side,
-    )  # fmt: skip
+        memory.period,
+        inst.horizon,
+        inst.hidden,
+        memory.lr,
+        memory.lr_left,
+        np.log(count),
+        np.log(inst.effort),
+        inst.noise,
+        inst.worst,
+        inst.epsilon,
+        side,
+    )
     _write_rows(
-        columns(inst.present), columns(memory.last), columns(memory.start), columns(memory.before),
-        columns(memory.earlier), columns(memory.lowest), mean, columns(memory.drop),
-        columns(memory.share), count, columns(memory.seen), memory.period, inst.budget,
-        memory.fixed.transpose(2, 1, 0), slack(memory), claimants,
-    )  # fmt: skip
+        columns(inst.present),
+        columns(memory.last),
+        columns(memory.start),
+        columns(memory.before),
+        columns(memory.earlier),
+        columns(memory.lowest),
+        mean,
+        columns(memory.drop),
+        columns(memory.share),
+        count,
+        columns(memory.seen),
+        memory.period,
+        inst.budget,
+        memory.fixed.transpose(2, 1, 0),
+        slack(memory),
+        claimants,
+    )
     return {"claimants": claimants, "context": side, "present": inst.present.view(np.int8)}
 
 
@@ -109,28 +186,53 @@ def _average(present: np.ndarray, log: np.ndarray, count: np.ndarray, mean: np.n
 
 @kernel
 def _write_context(
-    period: np.ndarray, horizon: np.ndarray, hidden: np.ndarray, lr: np.ndarray,
-    lr_left: np.ndarray, log_count: np.ndarray, log_effort: np.ndarray, noise: np.ndarray,
-    worst: np.ndarray, epsilon: np.ndarray, out: np.ndarray,
-) -> None:  # fmt: skip
+    period: np.ndarray,
+    horizon: np.ndarray,
+    hidden: np.ndarray,
+    lr: np.ndarray,
+    lr_left: np.ndarray,
+    log_count: np.ndarray,
+    log_effort: np.ndarray,
+    noise: np.ndarray,
+    worst: np.ndarray,
+    epsilon: np.ndarray,
+    out: np.ndarray,
+) -> None:
     for i in range(len(out)):
         cell = out[i]
-        (
-            cell[0], cell[1], cell[2], cell[3], cell[4], cell[5], cell[6], cell[7], cell[8],
-        ) = context(
-            period[i] / horizon[i], hidden[i], lr[i], lr_left[i], log_count[i], log_effort[i],
-            noise[i], worst[i], np.float32(epsilon[i] < UNCONSTRAINED),
-        )  # fmt: skip
+        (cell[0], cell[1], cell[2], cell[3], cell[4], cell[5], cell[6], cell[7], cell[8]) = context(
+            period[i] / horizon[i],
+            hidden[i],
+            lr[i],
+            lr_left[i],
+            log_count[i],
+            log_effort[i],
+            noise[i],
+            worst[i],
+            np.float32(epsilon[i] < UNCONSTRAINED),
+        )
     _clip(out.reshape(-1))
 
 
 @kernel
 def _write_rows(
-    present: np.ndarray, log: np.ndarray, start: np.ndarray, before: np.ndarray,
-    earlier: np.ndarray, lowest: np.ndarray, mean: np.ndarray, drop: np.ndarray, share: np.ndarray,
-    count: np.ndarray, seen: np.ndarray, period: np.ndarray, budget: np.ndarray, fixed: np.ndarray,
-    slack: np.ndarray, out: np.ndarray,
-) -> None:  # fmt: skip
+    present: np.ndarray,
+    log: np.ndarray,
+    start: np.ndarray,
+    before: np.ndarray,
+    earlier: np.ndarray,
+    lowest: np.ndarray,
+    mean: np.ndarray,
+    drop: np.ndarray,
+    share: np.ndarray,
+    count: np.ndarray,
+    seen: np.ndarray,
+    period: np.ndarray,
+    budget: np.ndarray,
+    fixed: np.ndarray,
+    slack: np.ndarray,
+    out: np.ndarray,
+) -> None:
     n, batch = present.shape
     pace = np.empty_like(count)
     for i in range(batch):
@@ -142,13 +244,39 @@ def _write_rows(
                 continue
             cell = out[i, j]
             (
-                cell[0], cell[1], cell[2], cell[3], cell[4], cell[5], cell[6], cell[7], cell[8],
-                cell[9], cell[10], cell[11], cell[12], cell[13],
+                cell[0],
+                cell[1],
+                cell[2],
+                cell[3],
+                cell[4],
+                cell[5],
+                cell[6],
+                cell[7],
+                cell[8],
+                cell[9],
+                cell[10],
+                cell[11],
+                cell[12],
+                cell[13],
             ) = row(
-                log[j, i], start[j, i], before[j, i], earlier[j, i], lowest[j, i], mean[i],
-                drop[j, i], share[j, i], count[i], seen[j, i], pace[i], fixed[0, j, i],
-                fixed[1, j, i], fixed[2, j, i], slack[i], fixed[3, j, i], fixed[4, j, i],
-            )  # fmt: skip
+                log[j, i],
+                start[j, i],
+                before[j, i],
+                earlier[j, i],
+                lowest[j, i],
+                mean[i],
+                drop[j, i],
+                share[j, i],
+                count[i],
+                seen[j, i],
+                pace[i],
+                fixed[0, j, i],
+                fixed[1, j, i],
+                fixed[2, j, i],
+                slack[i],
+                fixed[3, j, i],
+                fixed[4, j, i],
+            )
     _clip(out.reshape(-1))
 
 
@@ -168,15 +296,35 @@ def encode_tensors(memory: Any) -> dict[str, Any]:
     given = (memory.period * inst.budget).clip(1, None)
     fixed = memory.fixed.permute(2, 1, 0)
     rows = row(
-        log, columns(memory.start), columns(memory.before), columns(memory.earlier),
-        columns(memory.lowest), total(log * mask) / count, columns(memory.drop),
-        columns(memory.share), count, seen, count / given, fixed[0], fixed[1], fixed[2],
-        slack(memory), fixed[3], fixed[4],
-    )  # fmt: skip
+        log,
+        columns(memory.start),
+        columns(memory.before),
+        columns(memory.earlier),
+        columns(memory.lowest),
+        total(log * mask) / count,
+        columns(memory.drop),
+        columns(memory.share),
+        count,
+        seen,
+        count / given,
+        fixed[0],
+        fixed[1],
+        fixed[2],
+        slack(memory),
+        fixed[3],
+        fixed[4],
+    )
     side = context(
-        memory.period / inst.horizon, inst.hidden, memory.lr, memory.lr_left, xp.log(count),
-        xp.log(inst.effort), inst.noise, inst.worst, (inst.epsilon < UNCONSTRAINED) * 1.0,
-    )  # fmt: skip
+        memory.period / inst.horizon,
+        inst.hidden,
+        memory.lr,
+        memory.lr_left,
+        xp.log(count),
+        xp.log(inst.effort),
+        inst.noise,
+        inst.worst,
+        (inst.epsilon < UNCONSTRAINED) * 1.0,
+    )
     block = xp.stack([value * mask for value in rows]).clip(-BOUND, BOUND)
     flat = xp.stack([value * xp.ones_like(count) for value in side]).clip(-BOUND, BOUND)
     return {"claimants": block.permute(2, 1, 0), "context": flat.T, "present": inst.present}
@@ -184,10 +332,19 @@ def encode_tensors(memory: Any) -> dict[str, Any]:
 
 @kernel
 def digest(
-    logs: np.ndarray, valid: np.ndarray, first: np.ndarray, units: np.ndarray, last: np.ndarray,
-    start: np.ndarray, lowest: np.ndarray, drop: np.ndarray, new_last: np.ndarray,
-    new_lowest: np.ndarray, new_drop: np.ndarray, share: np.ndarray,
-) -> None:  # fmt: skip
+    logs: np.ndarray,
+    valid: np.ndarray,
+    first: np.ndarray,
+    units: np.ndarray,
+    last: np.ndarray,
+    start: np.ndarray,
+    lowest: np.ndarray,
+    drop: np.ndarray,
+    new_last: np.ndarray,
+    new_lowest: np.ndarray,
+    new_drop: np.ndarray,
+    share: np.ndarray,
+) -> None:
     """Fill the log losses that count, lowest ones, first drops and shares, all ``(n, batch)``."""
     n, batch = logs.shape
     number = share.dtype.type

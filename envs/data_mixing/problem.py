@@ -83,22 +83,36 @@ class DataMixing(Problem[MixingOutcome, MixingMemory, Shares]):
         value, excess = objective(heldout, heldout, inst)
         mask = columns(inst.present)
         count = total(mask * 1.0)
-        fixed = xp.stack([
-            xp.log(columns(inst.prior) * count + 1e-4) * mask,
-            xp.log(columns(inst.weight) * count + 1e-2) * mask,
-            columns(inst.source) * 1.0,
-            1.0 / columns(inst.limit),
-            1.0 / columns(inst.unique),
-        ])  # fmt: skip
+        fixed = xp.stack(
+            [
+                xp.log(columns(inst.prior) * count + 1e-4) * mask,
+                xp.log(columns(inst.weight) * count + 1e-2) * mask,
+                columns(inst.source) * 1.0,
+                1.0 / columns(inst.limit),
+                1.0 / columns(inst.unique),
+            ]
+        )
         if xp is np:
             fixed = fixed.astype(logs.dtype, copy=False)
         flipped = fixed.transpose(2, 1, 0) if xp is np else fixed.permute(2, 1, 0)
         return MixingMemory(
-            start=logs, last=logs, before=logs, earlier=logs, lowest=logs, drop=logs * 0,
-            share=inst.prior + logs * 0, seen=outcome.seen, fixed=flipped, objective=value,
-            violation=excess, heldout_start=outcome.heldout, period=outcome.period,
-            lr=outcome.lr, lr_left=outcome.lr_left, instance=inst,
-        )  # fmt: skip
+            start=logs,
+            last=logs,
+            before=logs,
+            earlier=logs,
+            lowest=logs,
+            drop=logs * 0,
+            share=inst.prior + logs * 0,
+            seen=outcome.seen,
+            fixed=flipped,
+            objective=value,
+            violation=excess,
+            heldout_start=outcome.heldout,
+            period=outcome.period,
+            lr=outcome.lr,
+            lr_left=outcome.lr_left,
+            instance=inst,
+        )
 
     def update(self, memory: MixingMemory, outcome: MixingOutcome) -> MixingMemory:
         """See `Problem.update`. An outcome that is not ``valid`` leaves the losses as they were."""
@@ -110,10 +124,16 @@ class DataMixing(Problem[MixingOutcome, MixingMemory, Shares]):
             block = np.empty((4, *columns(memory.last).shape), memory.last.dtype)
             logs, lowest, drop, share = (columns(values) for values in block)
             observation.digest(
-                np.log(columns(outcome.losses)), outcome.valid, first, columns(outcome.units),
-                columns(memory.last), columns(memory.start), columns(memory.lowest),
-                columns(memory.drop), *block,
-            )  # fmt: skip
+                np.log(columns(outcome.losses)),
+                outcome.valid,
+                first,
+                columns(outcome.units),
+                columns(memory.last),
+                columns(memory.start),
+                columns(memory.lowest),
+                columns(memory.drop),
+                *block,
+            )
         else:
             xp = namespace(outcome.losses)
             logs = xp.log(outcome.losses)
@@ -122,11 +142,23 @@ class DataMixing(Problem[MixingOutcome, MixingMemory, Shares]):
             drop = xp.where(first[:, None], logs - memory.start, memory.drop)
             share = columns(columns(outcome.units) / total(columns(outcome.units)))
         return MixingMemory(
-            start=memory.start, last=logs, before=memory.last, earlier=memory.before,
-            lowest=lowest, drop=drop, share=share, seen=outcome.seen, fixed=memory.fixed,
-            objective=value, violation=excess, heldout_start=memory.heldout_start,
-            period=outcome.period, lr=outcome.lr, lr_left=outcome.lr_left, instance=outcome.instance,
-        )  # fmt: skip
+            start=memory.start,
+            last=logs,
+            before=memory.last,
+            earlier=memory.before,
+            lowest=lowest,
+            drop=drop,
+            share=share,
+            seen=outcome.seen,
+            fixed=memory.fixed,
+            objective=value,
+            violation=excess,
+            heldout_start=memory.heldout_start,
+            period=outcome.period,
+            lr=outcome.lr,
+            lr_left=outcome.lr_left,
+            instance=outcome.instance,
+        )
 
     def encode(self, memory: MixingMemory) -> dict[str, Any]:
         """See `Problem.encode`. Accepts a memory of tensors too, and is differentiable there."""

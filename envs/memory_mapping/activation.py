@@ -15,9 +15,15 @@ from allocgym.envs.core.errors import AllocgymError, unknown
 KEEP, RECOMPUTE, OFFLOAD = 0, 1, 2
 ACTIONS = ("keep", "recompute", "offload")
 FEATURES = (
-    "size", "left by recompute", "left by offload", "recompute time", "transfer time", "work",
-    "decided", "position",
-)  # fmt: skip
+    "size",
+    "left by recompute",
+    "left by offload",
+    "recompute time",
+    "transfer time",
+    "work",
+    "decided",
+    "position",
+)
 
 
 @dataclasses.dataclass(eq=False)
@@ -211,8 +217,9 @@ class ActivationPlan(Problem[ActivationOutcome, ActivationMemory, GroupChoice]):
     decision_type = GroupChoice
     features = FEATURES
     traces: ClassVar[Mapping[str, str]] = {
-        "added": "time added so far (%)", "fullness": "peak over the budget (1 or less at the end)",
-    }  # fmt: skip
+        "added": "time added so far (%)",
+        "fullness": "peak over the budget (1 or less at the end)",
+    }
 
     def __init__(self, n_max: int = 32, illegal: str = "refuse") -> None:
         if illegal not in ("refuse", "recompute"):
@@ -221,12 +228,14 @@ class ActivationPlan(Problem[ActivationOutcome, ActivationMemory, GroupChoice]):
             raise AllocgymError(f"n_max: 1 to 512 expected, given {n_max}")
         self.n_max, self.illegal = n_max, illegal
         self.action_space = spaces.Discrete(3)
-        self.observation_space = spaces.Dict({
-            "claimants": spaces.Box(-10, 10, (n_max, len(FEATURES)), np.float32),
-            "context": spaces.Box(-10, 10, (5,), np.float32),
-            "present": spaces.MultiBinary(n_max),
-            "action_mask": spaces.MultiBinary(3),
-        })  # fmt: skip
+        self.observation_space = spaces.Dict(
+            {
+                "claimants": spaces.Box(-10, 10, (n_max, len(FEATURES)), np.float32),
+                "context": spaces.Box(-10, 10, (5,), np.float32),
+                "present": spaces.MultiBinary(n_max),
+                "action_mask": spaces.MultiBinary(3),
+            }
+        )
 
     def begin(self, outcome: ActivationOutcome) -> ActivationMemory:
         """See `Problem.begin`."""
@@ -260,14 +269,22 @@ class ActivationPlan(Problem[ActivationOutcome, ActivationMemory, GroupChoice]):
         rows[..., 7] = np.arange(n)[None] == memory.step[:, None]
         rows[~p.present] = 0
         count = p.present.sum(1)
-        context = np.stack([
-            memory.step / count, np.clip(memory.objective, -10, 0),
-            np.minimum(memory.peak / p.budget, 10), p.overlap, np.minimum(p.base / p.budget, 10),
-        ], 1)  # fmt: skip
+        context = np.stack(
+            [
+                memory.step / count,
+                np.clip(memory.objective, -10, 0),
+                np.minimum(memory.peak / p.budget, 10),
+                p.overlap,
+                np.minimum(p.base / p.budget, 10),
+            ],
+            1,
+        )
         return {
-            "claimants": rows, "context": context.astype(np.float32),
-            "present": p.present.astype(np.int8), "action_mask": memory.legal.astype(np.int8),
-        }  # fmt: skip
+            "claimants": rows,
+            "context": context.astype(np.float32),
+            "present": p.present.astype(np.int8),
+            "action_mask": memory.legal.astype(np.int8),
+        }
 
     def decode(self, action: np.ndarray, memory: ActivationMemory) -> GroupChoice:
         """See `Problem.decode`."""
@@ -336,11 +353,20 @@ def profile_from_json(data: Mapping[str, Any], n_max: int, budget: float = 0.5) 
     present = np.zeros((1, n_max), bool)
     present[0, :n] = True
     made = Profile(
-        wide("size"), wide("left_recompute"), wide("left_offload"), work, wide("forward"),
-        wide("backward"), wide("recompute"), np.array([float(data["base"])]),
-        np.array([float(data["head"])]), np.array([float(data["rate"])]),
-        np.array([bool(data["overlap"])]), np.array([np.inf]), present,
-    )  # fmt: skip
+        wide("size"),
+        wide("left_recompute"),
+        wide("left_offload"),
+        work,
+        wide("forward"),
+        wide("backward"),
+        wide("recompute"),
+        np.array([float(data["base"])]),
+        np.array([float(data["head"])]),
+        np.array([float(data["rate"])]),
+        np.array([bool(data["overlap"])]),
+        np.array([np.inf]),
+        present,
+    )
     low, high = span(made)
     made.budget = low + budget * (high - low)
     return made

@@ -101,10 +101,17 @@ def pack(
     t, n, s = shape
     batch = len(programs)
     whole = {
-        "base": t, "size": n, "pages": n, "born": n, "last": n, "head": n,
-        "tensor": s, "since": s, "use": s,
+        "base": t,
+        "size": n,
+        "pages": n,
+        "born": n,
+        "last": n,
+        "head": n,
+        "tensor": s,
+        "since": s,
+        "use": s,
         "following": s,
-    }  # fmt: skip
+    }
     a = {k: np.zeros((batch, width), np.int64) for k, width in whole.items()}
     a["head"][:], a["following"][:], a["born"][:] = -1, -1, -1
     comp, output, first = (
@@ -127,14 +134,17 @@ def pack(
             a["tensor"][row, i], a["since"][row, i], a["use"][row, i] = g.tensor, g.since, g.use
             first[row, i] = g.first
     return MappingInstance(
-        comp=comp, output=output, first=first, **a,
+        comp=comp,
+        output=output,
+        first=first,
+        **a,
         count=np.array([len(p.segments) for p in programs]),
         tensors=np.array([sum(bool(m) for m in p.of_tensor) for p in programs]),
         slow_rate=np.array([d.slow for d in devices], float),
         fast_rate=np.array([d.fast for d in devices], float),
         capacity=np.array([d.capacity for d in devices]),
         all_slow=np.array([p.all_slow(d) for p, d in zip(programs, devices, strict=True)]),
-    )  # fmt: skip
+    )
 
 
 def start(inst: MappingInstance) -> Board:
@@ -143,10 +153,17 @@ def start(inst: MappingInstance) -> Board:
     n, s = inst.size.shape[1], inst.tensor.shape[1]
     zeros = np.zeros((batch, t), np.int64)
     return Board(
-        inst.base.copy(), zeros, zeros.copy(), np.zeros((batch, t), np.uint64),
-        np.full((batch, n), -1), np.full((batch, n), -1), np.zeros((batch, n), bool),
-        np.full((batch, s), -1, np.int8), np.ones(batch, bool), inst.all_slow.copy(),
-    )  # fmt: skip
+        inst.base.copy(),
+        zeros,
+        zeros.copy(),
+        np.zeros((batch, t), np.uint64),
+        np.full((batch, n), -1),
+        np.full((batch, n), -1),
+        np.zeros((batch, n), bool),
+        np.full((batch, s), -1, np.int8),
+        np.ones(batch, bool),
+        inst.all_slow.copy(),
+    )
 
 
 def op_seconds(inst: MappingInstance, slow: np.ndarray, fast: np.ndarray) -> np.ndarray:
@@ -285,9 +302,13 @@ def options(inst: MappingInstance, board: Board, segment: np.ndarray) -> Options
 
 
 def apply(
-    inst: MappingInstance, board: Board, segment: np.ndarray, action: np.ndarray,
-    on: np.ndarray, found: Options | None = None,
-) -> None:  # fmt: skip
+    inst: MappingInstance,
+    board: Board,
+    segment: np.ndarray,
+    action: np.ndarray,
+    on: np.ndarray,
+    found: Options | None = None,
+) -> None:
     """Play ``action`` on ``segment`` in the rows of ``on``, in place; what is not legal is a drop."""
     o = found or options(inst, board, segment)
     rows = np.arange(len(segment))
@@ -300,9 +321,10 @@ def apply(
     fresh = inst.first[rows, segment] & (since >= 0)
     size = inst.size[rows, x]
     extra = np.where(
-        (action == STAY)[:, None], o.extra[STAY],
+        (action == STAY)[:, None],
+        o.extra[STAY],
         np.where((action == COPY)[:, None], o.extra[COPY], o.extra[DROP]),
-    )  # fmt: skip
+    )
     board.copied += np.where(on[:, None], extra, 0)
     born = on & (action == STAY) & fresh
     into = on & (action != DROP)

@@ -17,9 +17,15 @@ from allocgym.envs.core.kernels import kernel
 from allocgym.envs.memory_mapping.picking import PickProblem
 
 FEATURES = (
-    "size", "lifetime", "birth", "contention", "neighbours left", "placed", "offset",
+    "size",
+    "lifetime",
+    "birth",
+    "contention",
+    "neighbours left",
+    "placed",
+    "offset",
     "top it would reach",
-)  # fmt: skip
+)
 NAMES = {"start": "lower", "end": "upper", "buffer_id": "id", "buffer": "id"}
 
 
@@ -125,9 +131,14 @@ def validate(buffers: Buffers, offsets: np.ndarray) -> int:
 
 @kernel
 def _lowest(
-    b: int, lower: np.ndarray, upper: np.ndarray, size: np.ndarray, offset: np.ndarray,
-    stack: np.ndarray, count: int,
-) -> int:  # fmt: skip
+    b: int,
+    lower: np.ndarray,
+    upper: np.ndarray,
+    size: np.ndarray,
+    offset: np.ndarray,
+    stack: np.ndarray,
+    count: int,
+) -> int:
     """Lowest offset at which ``b`` shares no byte with what is placed (``stack``: lowest first)."""
     top = 0
     for k in range(count):
@@ -151,9 +162,13 @@ def _put(b: int, at: int, offset: np.ndarray, stack: np.ndarray, count: int) -> 
 
 @kernel
 def place(
-    order: np.ndarray, lower: np.ndarray, upper: np.ndarray, size: np.ndarray, offset: np.ndarray,
+    order: np.ndarray,
+    lower: np.ndarray,
+    upper: np.ndarray,
+    size: np.ndarray,
+    offset: np.ndarray,
     stack: np.ndarray,
-) -> int:  # fmt: skip
+) -> int:
     """Place buffers in an order, each as low as it goes; fill ``offset``, return the height.
 
     Args:
@@ -175,9 +190,15 @@ def place(
 
 @kernel
 def place_many(
-    pick: np.ndarray, on: np.ndarray, lower: np.ndarray, upper: np.ndarray, size: np.ndarray,
-    offset: np.ndarray, stack: np.ndarray, count: np.ndarray,
-) -> None:  # fmt: skip
+    pick: np.ndarray,
+    on: np.ndarray,
+    lower: np.ndarray,
+    upper: np.ndarray,
+    size: np.ndarray,
+    offset: np.ndarray,
+    stack: np.ndarray,
+    count: np.ndarray,
+) -> None:
     """Place one buffer per row of ``on``, in place: ``(batch, n)`` arrays, ``(batch,)`` counts."""
     for r in range(len(pick)):
         if on[r]:
@@ -189,9 +210,16 @@ def place_many(
 
 @kernel
 def look_ahead(
-    lower: np.ndarray, upper: np.ndarray, size: np.ndarray, offset: np.ndarray, stack: np.ndarray,
-    count: np.ndarray, present: np.ndarray, top: np.ndarray, near: np.ndarray,
-) -> None:  # fmt: skip
+    lower: np.ndarray,
+    upper: np.ndarray,
+    size: np.ndarray,
+    offset: np.ndarray,
+    stack: np.ndarray,
+    count: np.ndarray,
+    present: np.ndarray,
+    top: np.ndarray,
+    near: np.ndarray,
+) -> None:
     """For buffers not placed: the top each would reach now, and how many others wait beside it."""
     for r in range(len(count)):
         n = present.shape[1]
@@ -302,21 +330,36 @@ class Packing(PickProblem[PackingOutcome, PackingMemory, NextBuffer]):
         span = np.maximum(s.upper.max(1, keepdims=True) - begin, 1)
         count = np.maximum(s.present.sum(1, keepdims=True), 1)
         placed = s.offset >= 0
-        rows = np.stack([
-            4 * s.size / unit, (s.upper - s.lower) / span, (s.lower - begin) / span,
-            s.contention / unit, 4 * s.near / count, placed, np.where(placed, s.offset, 0) / unit,
-            s.top / unit,
-        ], -1)  # fmt: skip
+        rows = np.stack(
+            [
+                4 * s.size / unit,
+                (s.upper - s.lower) / span,
+                (s.lower - begin) / span,
+                s.contention / unit,
+                4 * s.near / count,
+                placed,
+                np.where(placed, s.offset, 0) / unit,
+                s.top / unit,
+            ],
+            -1,
+        )
         rows = np.clip(rows, -10, 10).astype(np.float32)
         rows[~s.present] = 0
-        context = np.stack([
-            memory.step / count[:, 0], np.minimum(s.height / s.capacity, 10),
-            np.minimum(s.peak / s.capacity, 10), np.log1p(count[:, 0]) / 4,
-        ], 1)  # fmt: skip
+        context = np.stack(
+            [
+                memory.step / count[:, 0],
+                np.minimum(s.height / s.capacity, 10),
+                np.minimum(s.peak / s.capacity, 10),
+                np.log1p(count[:, 0]) / 4,
+            ],
+            1,
+        )
         return {
-            "claimants": rows, "context": context.astype(np.float32),
-            "present": s.present.astype(np.int8), "action_mask": self.masks(memory).astype(np.int8),
-        }  # fmt: skip
+            "claimants": rows,
+            "context": context.astype(np.float32),
+            "present": s.present.astype(np.int8),
+            "action_mask": self.masks(memory).astype(np.int8),
+        }
 
     def refusal(self, pick: int, row: int, memory: PackingMemory) -> str:
         """See `PickProblem.refusal`."""

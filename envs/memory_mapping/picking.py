@@ -38,12 +38,14 @@ class PickProblem(Problem[O, M, D], Generic[O, M, D]):
             raise AllocgymError(f"n_max: 1 to {self.most} expected, given {n_max}")
         self.n_max, self.illegal = n_max, illegal
         self.action_space = spaces.Discrete(n_max)
-        self.observation_space = spaces.Dict({
-            "claimants": spaces.Box(-10, 10, (n_max, len(self.features)), np.float32),
-            "context": spaces.Box(-10, 10, (4,), np.float32),
-            "present": spaces.MultiBinary(n_max),
-            "action_mask": spaces.MultiBinary(n_max),
-        })  # fmt: skip
+        self.observation_space = spaces.Dict(
+            {
+                "claimants": spaces.Box(-10, 10, (n_max, len(self.features)), np.float32),
+                "context": spaces.Box(-10, 10, (4,), np.float32),
+                "present": spaces.MultiBinary(n_max),
+                "action_mask": spaces.MultiBinary(n_max),
+            }
+        )
 
     @abstractmethod
     def masks(self, memory: M) -> np.ndarray:

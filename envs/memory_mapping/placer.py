@@ -242,9 +242,12 @@ class Placer:
 
     def op_seconds(self) -> np.ndarray:
         """Seconds of each op now."""
-        return np.array([
-            self._time(t, self.slow[t] + self.copy[t], self.fast[t]) for t in range(len(self.comp))
-        ])  # fmt: skip
+        return np.array(
+            [
+                self._time(t, self.slow[t] + self.copy[t], self.fast[t])
+                for t in range(len(self.comp))
+            ]
+        )
 
 
 class Option:

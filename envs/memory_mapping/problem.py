@@ -19,9 +19,19 @@ from allocgym.envs.memory_mapping.program import PAGES
 WINDOW = 16
 """Ops that the profile of fast memory shows, from the event before the current use on."""
 FEATURES = (
-    "pages", "distance", "benefit", "parameter", "first", "in fast memory", "hidden share",
-    "uses to come", "legal stay", "legal copy", "gain stay", "gain copy",
-)  # fmt: skip
+    "pages",
+    "distance",
+    "benefit",
+    "parameter",
+    "first",
+    "in fast memory",
+    "hidden share",
+    "uses to come",
+    "legal stay",
+    "legal copy",
+    "gain stay",
+    "gain copy",
+)
 
 
 @dataclasses.dataclass(eq=False)
@@ -100,8 +110,9 @@ class MemoryMapping(Problem[MappingOutcome, MappingMemory, Choice]):
     decision_type = Choice
     features = FEATURES
     traces: ClassVar[Mapping[str, str]] = {
-        "saved": "time saved so far (% of all-slow)", "used": "fast memory taken (mean %)",
-    }  # fmt: skip
+        "saved": "time saved so far (% of all-slow)",
+        "used": "fast memory taken (mean %)",
+    }
 
     def __init__(
         self, order: bool = False, n_max: int | None = None, illegal: str = "refuse"
@@ -114,12 +125,14 @@ class MemoryMapping(Problem[MappingOutcome, MappingMemory, Choice]):
             raise AllocgymError(f"n_max: 1 to 4096 expected, given {self.n_max}")
         self.choices = self.n_max if order else 3
         self.action_space = spaces.Discrete(self.choices)
-        self.observation_space = spaces.Dict({
-            "claimants": spaces.Box(-10, 10, (self.n_max, len(FEATURES)), np.float32),
-            "context": spaces.Box(-10, 10, (4 + 2 * WINDOW,), np.float32),
-            "present": spaces.MultiBinary(self.n_max),
-            "action_mask": spaces.MultiBinary(self.choices),
-        })  # fmt: skip
+        self.observation_space = spaces.Dict(
+            {
+                "claimants": spaces.Box(-10, 10, (self.n_max, len(FEATURES)), np.float32),
+                "context": spaces.Box(-10, 10, (4 + 2 * WINDOW,), np.float32),
+                "present": spaces.MultiBinary(self.n_max),
+                "action_mask": spaces.MultiBinary(self.choices),
+            }
+        )
 
     def begin(self, outcome: MappingOutcome) -> MappingMemory:
         """See `Problem.begin`."""
@@ -206,9 +219,11 @@ class MemoryMapping(Problem[MappingOutcome, MappingMemory, Choice]):
         context[:, 4 : 4 + WINDOW] = 1 - np.bitwise_count(take(board.taken, spots, 1)) / PAGES
         context[:, 4 + WINDOW :] = np.minimum(take(idle, spots, 1) / rate / (mean + 1e-30), 10)
         return {
-            "claimants": rows, "context": context, "present": live.astype(np.int8),
+            "claimants": rows,
+            "context": context,
+            "present": live.astype(np.int8),
             "action_mask": self.masks(memory).astype(np.int8),
-        }  # fmt: skip
+        }
 
     def decode(self, action: np.ndarray, memory: MappingMemory) -> Choice:
         """See `Problem.decode`; an illegal action is refused, or a drop (``illegal="drop"``)."""

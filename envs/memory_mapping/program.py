@@ -244,11 +244,13 @@ def from_trace(data: Mapping[str, Any], name: str, least: int = 0) -> Program:
         sizes = {k: int(v["size"]) for k, v in data["tensors"].items() if int(v["size"]) > least}
         ops = [
             (
-                op["name"], float(op["flops"]), [x for x in op["ins"] if x in sizes],
+                op["name"],
+                float(op["flops"]),
+                [x for x in op["ins"] if x in sizes],
                 [x for x in (op["outs"] if "outs" in op else [op["out"]]) if x in sizes],
             )
             for op in data["ops"]
-        ]  # fmt: skip
+        ]
     except (KeyError, TypeError, ValueError) as error:
         raise AllocgymError(f"trace {name}: 'ops' and 'tensors' expected ({error})") from error
     read = {x for op in ops for x in op[2]}
@@ -261,10 +263,14 @@ def to_trace(program: Program) -> dict[str, Any]:
     t = program.tensors
     return {
         "ops": [
-            {"name": o.name, "flops": o.flops, "ins": [t[i].name for i in o.reads],
-             "outs": [t[i].name for i in o.writes]}
+            {
+                "name": o.name,
+                "flops": o.flops,
+                "ins": [t[i].name for i in o.reads],
+                "outs": [t[i].name for i in o.writes],
+            }
             for o in program.ops
         ],
         "tensors": {x.name: {"size": x.size} for x in t},
         "outputs": [x.name for x in t if x.output],
-    }  # fmt: skip
+    }

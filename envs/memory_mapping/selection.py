@@ -44,10 +44,12 @@ class Walk:
         self.choice = np.full(n, -1)
         self.cost, self.step, self.broken = 0.0, 0, False
         self._seen: tuple[int, np.ndarray, np.ndarray] | None = None
-        self.least = np.array([
-            float(u[a].min()) if a.any() else float(u.min())
-            for u, a in zip(problem.usages, self.alive, strict=True)
-        ])  # fmt: skip
+        self.least = np.array(
+            [
+                float(u[a].min()) if a.any() else float(u.min())
+                for u, a in zip(problem.usages, self.alive, strict=True)
+            ]
+        )
         self.load = np.zeros(problem.times)
         for s, u in zip(problem.slots, self.least, strict=True):
             self.load[s] += u
@@ -202,21 +204,32 @@ class StrategySelection(PickProblem[SelectionOutcome, SelectionMemory, StrategyC
     def encode(self, memory: SelectionMemory) -> dict[str, np.ndarray]:
         """See `Problem.encode`."""
         t = memory.table
-        rows = np.concatenate([
-            np.log10(1 + np.minimum(t[..., :3], 1e9)), np.minimum(4 * t[..., 3:4], 10),
-            np.minimum(t[..., 4:5], 10), memory.legal[..., None],
-        ], -1)  # fmt: skip
+        rows = np.concatenate(
+            [
+                np.log10(1 + np.minimum(t[..., :3], 1e9)),
+                np.minimum(4 * t[..., 3:4], 10),
+                np.minimum(t[..., 4:5], 10),
+                memory.legal[..., None],
+            ],
+            -1,
+        )
         rows = rows.astype(np.float32)
         rows[~memory.present] = 0
-        context = np.stack([
-            memory.step / np.maximum(memory.total, 1), np.clip(memory.objective / 4, -10, 10),
-            np.log1p(memory.total) / 4, memory.legal.any(1),
-        ], 1)  # fmt: skip
+        context = np.stack(
+            [
+                memory.step / np.maximum(memory.total, 1),
+                np.clip(memory.objective / 4, -10, 10),
+                np.log1p(memory.total) / 4,
+                memory.legal.any(1),
+            ],
+            1,
+        )
         return {
-            "claimants": rows, "context": context.astype(np.float32),
+            "claimants": rows,
+            "context": context.astype(np.float32),
             "present": memory.present.astype(np.int8),
             "action_mask": self.masks(memory).astype(np.int8),
-        }  # fmt: skip
+        }
 
     def refusal(self, pick: int, row: int, memory: SelectionMemory) -> str:
         """See `PickProblem.refusal`."""

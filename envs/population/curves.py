@@ -15,9 +15,16 @@ from allocgym.envs.core.errors import AllocgymError
 
 STOP, WAIT, GO = 0, 1, 2
 ROW_FEATURES = (
-    "rank", "z-score", "fall since last period", "fall the period before", "above best", "trained",
-    "untouched", "alive", "open",
-)  # fmt: skip
+    "rank",
+    "z-score",
+    "fall since last period",
+    "fall the period before",
+    "above best",
+    "trained",
+    "untouched",
+    "alive",
+    "open",
+)
 CONTEXT_FEATURES = ("budget left", "log configurations", "gain so far", "above target", "periods")
 BOUND = 10.0
 
@@ -147,15 +154,30 @@ class CurveBudget(Problem[CurveOutcome, CurveMemory, Allotment]):
         mean = np.where(here, memory.last, 0).sum(1, keepdims=True) / count
         spread = np.sqrt(np.where(here, (memory.last - mean) ** 2, 0).sum(1, keepdims=True) / count)
         lowest = np.where(here, memory.last, np.inf).min(1, keepdims=True)
-        rows = np.stack([
-            rank, (memory.last - mean) / (spread + 1e-3), 20 * (memory.before - memory.last),
-            20 * (memory.earlier - memory.before), 5 * (memory.last - lowest),
-            out.used / inst.limit[:, None], out.used == 0, out.alive, self.room(out) > 0,
-        ], 2)  # fmt: skip
-        context = np.stack([
-            out.left / inst.total, np.log(count[:, 0]), 5 * (memory.start - lowest[:, 0]),
-            5 * (lowest[:, 0] - np.log(inst.target)), out.period / 20,
-        ], 1)  # fmt: skip
+        rows = np.stack(
+            [
+                rank,
+                (memory.last - mean) / (spread + 1e-3),
+                20 * (memory.before - memory.last),
+                20 * (memory.earlier - memory.before),
+                5 * (memory.last - lowest),
+                out.used / inst.limit[:, None],
+                out.used == 0,
+                out.alive,
+                self.room(out) > 0,
+            ],
+            2,
+        )
+        context = np.stack(
+            [
+                out.left / inst.total,
+                np.log(count[:, 0]),
+                5 * (memory.start - lowest[:, 0]),
+                5 * (lowest[:, 0] - np.log(inst.target)),
+                out.period / 20,
+            ],
+            1,
+        )
         return {
             "claimants": (rows * here[..., None]).clip(-BOUND, BOUND).astype(np.float32),
             "context": context.clip(-BOUND, BOUND).astype(np.float32),

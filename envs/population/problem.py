@@ -21,13 +21,29 @@ FACTORS = (0.8, 1.0, 1.2)
 LEVELS = (0.0, 0.5, 1.0, 2.0)
 """Steps of a member relative to the others."""
 ROW_FEATURES = (
-    "rank", "z-score", "slope, 1 report", "slope, 2 reports", "above own best", "above best member",
-    "extrapolated gain", "steps / fair share", "age since copy", "alive", "ready",
-)  # fmt: skip
+    "rank",
+    "z-score",
+    "slope, 1 report",
+    "slope, 2 reports",
+    "above own best",
+    "above best member",
+    "extrapolated gain",
+    "steps / fair share",
+    "age since copy",
+    "alive",
+    "ready",
+)
 CONTEXT_FEATURES = (
-    "budget left", "hidden horizon", "log members", "gain so far", "gain of the last report",
-    "log spread", "noise", "edge told", "monotone",
-)  # fmt: skip
+    "budget left",
+    "hidden horizon",
+    "log members",
+    "gain so far",
+    "gain of the last report",
+    "log spread",
+    "noise",
+    "edge told",
+    "monotone",
+)
 BOUND = 10.0
 
 
@@ -74,9 +90,15 @@ class Population(Problem[PopulationOutcome, PopulationMemory, Plan]):
         last = np.log(outcome.scores)
         lowest = np.where(outcome.alive, last, np.inf).min(1)
         return PopulationMemory(
-            last=last, before=last, earlier=last, best=last, start=lowest, age=last * 0,
-            objective=chosen(outcome), outcome=outcome,
-        )  # fmt: skip
+            last=last,
+            before=last,
+            earlier=last,
+            best=last,
+            start=lowest,
+            age=last * 0,
+            objective=chosen(outcome),
+            outcome=outcome,
+        )
 
     def update(self, memory: PopulationMemory, outcome: PopulationOutcome) -> PopulationMemory:
         """See `Problem.update`. What a member copied includes the donor's past."""
@@ -90,10 +112,15 @@ class Population(Problem[PopulationOutcome, PopulationMemory, Plan]):
         now = np.where(told, np.log(outcome.scores), last)
         copied = outcome.donor != np.arange(self.n_max)
         return PopulationMemory(
-            last=now, before=np.where(told, last, before), earlier=np.where(told, before, earlier),
-            best=np.minimum(best, now), start=memory.start, age=np.where(copied, told * 1.0, age),
-            objective=chosen(outcome), outcome=outcome,
-        )  # fmt: skip
+            last=now,
+            before=np.where(told, last, before),
+            earlier=np.where(told, before, earlier),
+            best=np.minimum(best, now),
+            start=memory.start,
+            age=np.where(copied, told * 1.0, age),
+            objective=chosen(outcome),
+            outcome=outcome,
+        )
 
     def encode(self, memory: PopulationMemory) -> dict[str, np.ndarray]:
         """See `Problem.encode`."""
@@ -123,19 +150,39 @@ class Population(Problem[PopulationOutcome, PopulationMemory, Plan]):
         if rate is not None:
             relative = np.log(out.knobs[..., rate] / told[..., 0])
             knobs[..., rate] = np.where(inst.edge[:, None] > 0, relative, knobs[..., rate])
-        rows = np.stack([
-            rank / count, (memory.last - mean) / scale, 20 * gain, 20 * previous,
-            20 * (memory.last - memory.best), 5 * (memory.last - lowest),
-            20 * gain * ratio / (1 - ratio), out.used / fair, memory.age / 5,
-            out.alive * 1.0, out.ready * 1.0, *np.moveaxis(knobs, 2, 0),
-        ], 2)  # fmt: skip
+        rows = np.stack(
+            [
+                rank / count,
+                (memory.last - mean) / scale,
+                20 * gain,
+                20 * previous,
+                20 * (memory.last - memory.best),
+                5 * (memory.last - lowest),
+                20 * gain * ratio / (1 - ratio),
+                out.used / fair,
+                memory.age / 5,
+                out.alive * 1.0,
+                out.ready * 1.0,
+                *np.moveaxis(knobs, 2, 0),
+            ],
+            2,
+        )
         rows *= inst.present[..., None]
         total = inst.total
-        context = np.stack([
-            out.left / total * (1 - inst.hidden), inst.hidden, np.log(inst.present.sum(1)),
-            5 * (memory.start - lowest[:, 0]), 20 * np.where(here, gain, -np.inf).max(1),
-            np.log(scale[:, 0]) / 3, 20 * inst.noise, (inst.edge > 0) * 1.0, inst.monotone * 1.0,
-        ], 1)  # fmt: skip
+        context = np.stack(
+            [
+                out.left / total * (1 - inst.hidden),
+                inst.hidden,
+                np.log(inst.present.sum(1)),
+                5 * (memory.start - lowest[:, 0]),
+                20 * np.where(here, gain, -np.inf).max(1),
+                np.log(scale[:, 0]) / 3,
+                20 * inst.noise,
+                (inst.edge > 0) * 1.0,
+                inst.monotone * 1.0,
+            ],
+            1,
+        )
         return {
             "claimants": np.nan_to_num(rows, posinf=BOUND, neginf=-BOUND)
             .clip(-BOUND, BOUND)

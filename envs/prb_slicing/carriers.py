@@ -18,10 +18,26 @@ LTE_BLOCKS = {1.4: 6, 3.0: 15, 5.0: 25, 10.0: 50, 15.0: 75, 20.0: 100}
 USABLE = 136.0
 """Resource elements of a block that carry data in one LTE TTI, of 168 (measured in KPI logs)."""
 
-EFFICIENCY = np.array([
-    0.0, 0.1523, 0.2344, 0.3770, 0.6016, 0.8770, 1.1758, 1.4766, 1.9141, 2.4063, 2.7305, 3.3223,
-    3.9023, 4.5234, 5.1152, 5.5547,
-])  # fmt: skip
+EFFICIENCY = np.array(
+    [
+        0.0,
+        0.1523,
+        0.2344,
+        0.3770,
+        0.6016,
+        0.8770,
+        1.1758,
+        1.4766,
+        1.9141,
+        2.4063,
+        2.7305,
+        3.3223,
+        3.9023,
+        4.5234,
+        5.1152,
+        5.5547,
+    ]
+)
 """Bits per resource element of CQI 0 to 15 (table 1)."""
 
 

@@ -18,11 +18,25 @@ from allocgym.envs.prb_slicing import scores
 from allocgym.envs.prb_slicing.records import KINDS, SlicingMemory, SlicingOutcome
 
 ROW_FEATURES = (
-    "need / carrier", "log need share x n", "log groups to clear need share x n",
-    "arrivals / carrier", "average arrivals / carrier", "peak arrivals / carrier",
-    "waiting / carrier", "grant ratio", "share used", "late share", "delay / target",
-    "log delay slack", "CQI / 15", "users / 10", "last share x n", "mMTC", "URLLC", "eMBB",
-)  # fmt: skip
+    "need / carrier",
+    "log need share x n",
+    "log groups to clear need share x n",
+    "arrivals / carrier",
+    "average arrivals / carrier",
+    "peak arrivals / carrier",
+    "waiting / carrier",
+    "grant ratio",
+    "share used",
+    "late share",
+    "delay / target",
+    "log delay slack",
+    "CQI / 15",
+    "users / 10",
+    "last share x n",
+    "mMTC",
+    "URLLC",
+    "eMBB",
+)
 CONTEXT_FEATURES = ("need / carrier", "average arrivals / carrier", "n / 8", "log period")
 ACTIONS = ("shares", "moves", "splits")
 OBSERVATIONS = ("full", "tractor")
@@ -72,8 +86,9 @@ class PRBSlicing(Problem[SlicingOutcome, SlicingMemory, Shares]):
     outcome_type = SlicingOutcome
     decision_type = Shares
     traces: ClassVar[Mapping[str, str]] = {
-        "throughput": "throughput (Mbit/s)", "delay": "mean delay (ms)",
-    }  # fmt: skip
+        "throughput": "throughput (Mbit/s)",
+        "delay": "mean delay (ms)",
+    }
 
     def __init__(
         self,
@@ -88,9 +103,10 @@ class PRBSlicing(Problem[SlicingOutcome, SlicingMemory, Shares]):
         if not 2 <= n_max <= 16:
             raise AllocgymError(f"n_max: 2 to 16 expected, given {n_max}")
         for name, value, allowed in (
-            ("actions", actions, ACTIONS), ("observation", observation, OBSERVATIONS),
+            ("actions", actions, ACTIONS),
+            ("observation", observation, OBSERVATIONS),
             ("reward", reward, REWARDS),
-        ):  # fmt: skip
+        ):
             if value not in allowed:
                 raise unknown(name, value, allowed)
         if not kappa > 0 or move_penalty < 0:
@@ -123,11 +139,24 @@ class PRBSlicing(Problem[SlicingOutcome, SlicingMemory, Shares]):
         row = np.zeros(outcome.units.shape)
         one = np.zeros(len(outcome.period))
         return SlicingMemory(
-            units=outcome.units, need=row, arrivals=row, average=row, peak=row, waiting=row,
-            ratio=row + 1, used=row, late=row, delay=row, cqi=self._mean_cqi(outcome),
-            tractor=one, qos=one, sla=one, moved=one, period=outcome.period,
+            units=outcome.units,
+            need=row,
+            arrivals=row,
+            average=row,
+            peak=row,
+            waiting=row,
+            ratio=row + 1,
+            used=row,
+            late=row,
+            delay=row,
+            cqi=self._mean_cqi(outcome),
+            tractor=one,
+            qos=one,
+            sla=one,
+            moved=one,
+            period=outcome.period,
             instance=outcome.instance,
-        )  # fmt: skip
+        )
 
     @staticmethod
     def _mean_cqi(outcome: SlicingOutcome) -> np.ndarray:
@@ -147,15 +176,24 @@ class PRBSlicing(Problem[SlicingOutcome, SlicingMemory, Shares]):
         packets = np.maximum(outcome.packets, 1)
         tractor, qos = scores.tractor_and_qos(outcome)
         new = SlicingMemory(
-            units=outcome.units, need=arrivals + waiting, arrivals=arrivals, average=average,
-            peak=np.maximum(0.9 * memory.peak, arrivals), waiting=waiting,
+            units=outcome.units,
+            need=arrivals + waiting,
+            arrivals=arrivals,
+            average=average,
+            peak=np.maximum(0.9 * memory.peak, arrivals),
+            waiting=waiting,
             ratio=np.where(requested > 0, granted / np.maximum(requested, 1e-9), 1.0),
-            used=granted / np.maximum(had, 1), late=np.minimum(outcome.late / packets, 1),
+            used=granted / np.maximum(had, 1),
+            late=np.minimum(outcome.late / packets, 1),
             delay=outcome.delay,
-            cqi=self._mean_cqi(outcome), tractor=tractor, qos=qos, sla=scores.sla(outcome),
-            moved=np.abs(outcome.units - memory.units).sum(1) / 2, period=outcome.period,
+            cqi=self._mean_cqi(outcome),
+            tractor=tractor,
+            qos=qos,
+            sla=scores.sla(outcome),
+            moved=np.abs(outcome.units - memory.units).sum(1) / 2,
+            period=outcome.period,
             instance=inst,
-        )  # fmt: skip
+        )
         if outcome.valid.all():
             return new
         return new.where(~outcome.valid, memory)
@@ -178,12 +216,23 @@ class PRBSlicing(Problem[SlicingOutcome, SlicingMemory, Shares]):
 
         slack = np.log((memory.delay + 1) / (inst.target + 1))
         rows = [
-            memory.need / carrier, log_share(memory.need), log_share(memory.average),
-            memory.arrivals / carrier, memory.average / carrier, memory.peak / carrier,
-            memory.waiting / carrier, memory.ratio, memory.used, memory.late,
-            np.minimum(memory.delay / inst.target, 4), slack, memory.cqi / 15, inst.users / 10,
-            memory.units / inst.budget[:, None] * n, *(inst.kind == k for k in range(len(KINDS))),
-        ]  # fmt: skip
+            memory.need / carrier,
+            log_share(memory.need),
+            log_share(memory.average),
+            memory.arrivals / carrier,
+            memory.average / carrier,
+            memory.peak / carrier,
+            memory.waiting / carrier,
+            memory.ratio,
+            memory.used,
+            memory.late,
+            np.minimum(memory.delay / inst.target, 4),
+            slack,
+            memory.cqi / 15,
+            inst.users / 10,
+            memory.units / inst.budget[:, None] * n,
+            *(inst.kind == k for k in range(len(KINDS))),
+        ]
         block = np.empty((*mask.shape, len(rows)), np.float32)
         for k, row in enumerate(rows):
             block[:, :, k] = row
@@ -192,9 +241,11 @@ class PRBSlicing(Problem[SlicingOutcome, SlicingMemory, Shares]):
             [
                 (memory.need * mask).sum(1) / inst.blocks,
                 (memory.average * mask).sum(1) / inst.blocks,
-                n[:, 0] / 8, np.log(inst.period / 250),
-            ], 1,
-        )  # fmt: skip
+                n[:, 0] / 8,
+                np.log(inst.period / 250),
+            ],
+            1,
+        )
         return {
             "claimants": block.clip(-BOUND, BOUND),
             "context": context.astype(np.float32).clip(-BOUND, BOUND),

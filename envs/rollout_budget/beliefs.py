@@ -24,9 +24,17 @@ def fresh(prior_a: np.ndarray, prior_b: np.ndarray) -> Beliefs:
     """Beliefs before any rollout, from ``(batch, items)`` priors."""
     zero = np.zeros_like(prior_a)
     return Beliefs(
-        a=prior_a, b=prior_b, recent_n=zero, recent_k=zero, streak=zero, mean=zero,
-        mixed=zero + 0.5, length=zero, visits=zero, seen=zero,
-    )  # fmt: skip
+        a=prior_a,
+        b=prior_b,
+        recent_n=zero,
+        recent_k=zero,
+        streak=zero,
+        mean=zero,
+        mixed=zero + 0.5,
+        length=zero,
+        visits=zero,
+        seen=zero,
+    )
 
 
 def take(array: np.ndarray, ids: np.ndarray | None) -> np.ndarray:

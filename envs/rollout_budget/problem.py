@@ -17,14 +17,30 @@ from allocgym.envs.rollout_budget import beliefs
 from allocgym.envs.rollout_budget.records import CATEGORIES, RolloutMemory, RolloutOutcome
 
 ROW_FEATURES = (
-    "posterior mean", "posterior sd", "log relative cost", "staleness", "recent mixed share",
-    "signal sqrt(p(1-p))", "family accuracy", "family accuracy / all", "tried this update",
-    "right this update", "log visits", "share of prompts",
-)  # fmt: skip
+    "posterior mean",
+    "posterior sd",
+    "log relative cost",
+    "staleness",
+    "recent mixed share",
+    "signal sqrt(p(1-p))",
+    "family accuracy",
+    "family accuracy / all",
+    "tried this update",
+    "right this update",
+    "log visits",
+    "share of prompts",
+)
 CONTEXT_FEATURES = (
-    "progress", "budget left", "prompt ratio", "rollout ratio", "accuracy", "accuracy slope",
-    "round", "log group size", "log rows",
-)  # fmt: skip
+    "progress",
+    "budget left",
+    "prompt ratio",
+    "rollout ratio",
+    "accuracy",
+    "accuracy slope",
+    "round",
+    "log group size",
+    "log rows",
+)
 MODES = ("bins", "index", "per_prompt")
 BOUND = 10.0
 EXPONENT = 3.0
@@ -33,11 +49,24 @@ EXPONENT = 3.0
 
 @kernel
 def _write_rows(
-    mean: np.ndarray, sd: np.ndarray, cost: np.ndarray, seen: np.ndarray, mixed: np.ndarray,
-    variance: np.ndarray, visits: np.ndarray, family: np.ndarray, by_family: np.ndarray,
-    accuracy: np.ndarray, step: np.ndarray, prompts: np.ndarray, tried: np.ndarray,
-    right: np.ndarray, group: np.ndarray, turn: np.ndarray, out: np.ndarray,
-) -> None:  # fmt: skip
+    mean: np.ndarray,
+    sd: np.ndarray,
+    cost: np.ndarray,
+    seen: np.ndarray,
+    mixed: np.ndarray,
+    variance: np.ndarray,
+    visits: np.ndarray,
+    family: np.ndarray,
+    by_family: np.ndarray,
+    accuracy: np.ndarray,
+    step: np.ndarray,
+    prompts: np.ndarray,
+    tried: np.ndarray,
+    right: np.ndarray,
+    group: np.ndarray,
+    turn: np.ndarray,
+    out: np.ndarray,
+) -> None:
     """Fill ``(batch, n, features)``, in the order of `ROW_FEATURES`; padding is 0."""
     n, batch = mean.shape
     number = mean.dtype.type
@@ -107,11 +136,13 @@ class RolloutBudget(Problem[RolloutOutcome, RolloutMemory, Shares]):
                 f"kappa, temperature: positive numbers expected, given {kappa}, {temperature}"
             )
         self.n_max, self.mode, self.kappa, self.temperature = n_max, mode, kappa, temperature
-        self.observation_space = spaces.Dict({
-            "claimants": spaces.Box(-BOUND, BOUND, (n_max, len(ROW_FEATURES)), np.float32),
-            "context": spaces.Box(-BOUND, BOUND, (len(CONTEXT_FEATURES),), np.float32),
-            "present": spaces.MultiBinary(n_max),
-        })  # fmt: skip
+        self.observation_space = spaces.Dict(
+            {
+                "claimants": spaces.Box(-BOUND, BOUND, (n_max, len(ROW_FEATURES)), np.float32),
+                "context": spaces.Box(-BOUND, BOUND, (len(CONTEXT_FEATURES),), np.float32),
+                "present": spaces.MultiBinary(n_max),
+            }
+        )
         size = 5 if mode == "index" else n_max
         self.action_space = spaces.Box(-1.0, 1.0, (size,), np.float32)
 
@@ -120,9 +151,13 @@ class RolloutBudget(Problem[RolloutOutcome, RolloutMemory, Shares]):
         inst = outcome.instance
         none = np.zeros((len(outcome.step), CATEGORIES))
         return self._remember(
-            outcome, beliefs.fresh(inst.prior_a, inst.prior_b), np.zeros(len(outcome.step)),
-            np.zeros_like(outcome.spent), np.zeros(len(outcome.step)), (none, none),
-        )  # fmt: skip
+            outcome,
+            beliefs.fresh(inst.prior_a, inst.prior_b),
+            np.zeros(len(outcome.step)),
+            np.zeros_like(outcome.spent),
+            np.zeros(len(outcome.step)),
+            (none, none),
+        )
 
     def update(self, memory: RolloutMemory, outcome: RolloutOutcome) -> RolloutMemory:
         """Take in a round; beliefs move when the update it belongs to is complete."""
@@ -137,10 +172,17 @@ class RolloutBudget(Problem[RolloutOutcome, RolloutMemory, Shares]):
             if not ended.all():
                 tried = tried * ended[:, None]
             known = beliefs.update(
-                known, self._ids(outcome.last_ids, inst.family), tried,
-                outcome.right * (tried > 0), share, outcome.tokens / size, outcome.step,
-                inst.prior_a, inst.prior_b, inst.retention,
-            )  # fmt: skip
+                known,
+                self._ids(outcome.last_ids, inst.family),
+                tried,
+                outcome.right * (tried > 0),
+                share,
+                outcome.tokens / size,
+                outcome.step,
+                inst.prior_a,
+                inst.prior_b,
+                inst.retention,
+            )
             if inst.pooled.any():
                 ids = outcome.last_ids
                 where = np.take_along_axis(inst.category, ids, 1)
@@ -164,22 +206,40 @@ class RolloutBudget(Problem[RolloutOutcome, RolloutMemory, Shares]):
         return None if ids.shape[1] == items.shape[1] else ids
 
     def _remember(
-        self, outcome: RolloutOutcome, known: Any, slope: np.ndarray, spent: np.ndarray,
-        tokens: np.ndarray, pools: tuple[np.ndarray, np.ndarray],
-    ) -> RolloutMemory:  # fmt: skip
+        self,
+        outcome: RolloutOutcome,
+        known: Any,
+        slope: np.ndarray,
+        spent: np.ndarray,
+        tokens: np.ndarray,
+        pools: tuple[np.ndarray, np.ndarray],
+    ) -> RolloutMemory:
         tried, right = outcome.tried, outcome.right
         within = outcome.round > 0
         if not within.all():
             mask = columns(np.broadcast_to(within, (tried.shape[1], len(within))))
             tried, right = tried * mask, right * mask
         return RolloutMemory(
-            beliefs=known, ids=outcome.ids, prompts=outcome.prompts, tried=tried, right=right,
-            step=outcome.step, round=outcome.round, accuracy=outcome.accuracy,
-            heldout=outcome.heldout, family_accuracy=outcome.family_accuracy,
-            prompt_ratio=outcome.prompt_ratio, rollout_ratio=outcome.rollout_ratio, slope=slope,
-            pool_a=pools[0], pool_b=pools[1],
-            spent=spent, tokens=tokens, objective=1.0 - outcome.heldout, instance=outcome.instance,
-        )  # fmt: skip
+            beliefs=known,
+            ids=outcome.ids,
+            prompts=outcome.prompts,
+            tried=tried,
+            right=right,
+            step=outcome.step,
+            round=outcome.round,
+            accuracy=outcome.accuracy,
+            heldout=outcome.heldout,
+            family_accuracy=outcome.family_accuracy,
+            prompt_ratio=outcome.prompt_ratio,
+            rollout_ratio=outcome.rollout_ratio,
+            slope=slope,
+            pool_a=pools[0],
+            pool_b=pools[1],
+            spent=spent,
+            tokens=tokens,
+            objective=1.0 - outcome.heldout,
+            instance=outcome.instance,
+        )
 
     def rows(self, memory: RolloutMemory) -> dict[str, np.ndarray]:
         """What is believed of the rows offered now, ``(batch, n)`` each.
@@ -193,9 +253,17 @@ class RolloutBudget(Problem[RolloutOutcome, RolloutMemory, Shares]):
         out = {
             name: beliefs.take(getattr(memory.beliefs, name), ids)
             for name in (
-                "a", "b", "recent_n", "recent_k", "streak", "mixed", "length", "visits", "seen",
+                "a",
+                "b",
+                "recent_n",
+                "recent_k",
+                "streak",
+                "mixed",
+                "length",
+                "visits",
+                "seen",
             )
-        }  # fmt: skip
+        }
         out["last_mean"] = beliefs.take(memory.beliefs.mean, ids)
         out["family"] = beliefs.take(inst.family, ids)
         if inst.pooled.any():
@@ -233,19 +301,35 @@ class RolloutBudget(Problem[RolloutOutcome, RolloutMemory, Shares]):
         accuracy = memory.accuracy
         claimants = np.empty((batch, n, len(ROW_FEATURES)), np.float32)
         _write_rows(
-            *(columns(rows[k]) for k in ("mean", "sd", "cost", "seen", "mixed", "variance", "visits")),
-            columns(rows["family"]), memory.family_accuracy, accuracy, memory.step,
-            columns(memory.prompts), columns(memory.tried), columns(memory.right), inst.group,
-            memory.round, claimants,
-        )  # fmt: skip
+            *(
+                columns(rows[k])
+                for k in ("mean", "sd", "cost", "seen", "mixed", "variance", "visits")
+            ),
+            columns(rows["family"]),
+            memory.family_accuracy,
+            accuracy,
+            memory.step,
+            columns(memory.prompts),
+            columns(memory.tried),
+            columns(memory.right),
+            inst.group,
+            memory.round,
+            claimants,
+        )
         present = columns(memory.prompts > 0)
         granted = inst.budget * inst.horizon * inst.rounds
         side = np.empty((len(CONTEXT_FEATURES), batch), np.float32)
         context = (
-            memory.step / inst.horizon, 1 - memory.spent / granted, memory.prompt_ratio,
-            memory.rollout_ratio, accuracy, memory.slope * 50, memory.round / inst.rounds,
-            np.log(inst.group), np.log(n),
-        )  # fmt: skip
+            memory.step / inst.horizon,
+            1 - memory.spent / granted,
+            memory.prompt_ratio,
+            memory.rollout_ratio,
+            accuracy,
+            memory.slope * 50,
+            memory.round / inst.rounds,
+            np.log(inst.group),
+            np.log(n),
+        )
         for k, entry in enumerate(context):
             side[k] = entry
         return {

@@ -91,23 +91,36 @@ class RealMixing(Backend[MixingOutcome, Shares]):
         config = PRESETS[self.setting.preset]
         texts = [corpora.load(domain) for domain in self.setting.domains]
         self._trainer: Trainer | None = Trainer(
-            texts, config, self._device, self.setting.unique,
-            self.setting.valid_windows, self.setting.test_windows,
-        )  # fmt: skip
+            texts,
+            config,
+            self._device,
+            self.setting.unique,
+            self.setting.valid_windows,
+            self.setting.test_windows,
+        )
         self._rates = step_rates(self.setting.schedule, self.setting.steps, self.setting.warmup)
         self._seed = 0
         details = {
             "setting": dataclasses.asdict(self.setting),
             "corpora": {text.name: text.digest for text in texts},
             "parameters": self._trainer.model.size(),
-            "device": str(self._device), "threads": threads, "torch": torch.__version__,
-        }  # fmt: skip
+            "device": str(self._device),
+            "threads": threads,
+            "torch": torch.__version__,
+        }
         spec = Spec(
-            problem=problem.id, scenario=self.setting.scenario, backend=self.name, claimants=names,
-            n_max=problem.n_max, unit=f"sequence of {config.context} tokens",
-            horizon=self.setting.decisions, batch_size=1, clock=clock,
-            capabilities=frozenset({"restart"}), details=details,
-        )  # fmt: skip
+            problem=problem.id,
+            scenario=self.setting.scenario,
+            backend=self.name,
+            claimants=names,
+            n_max=problem.n_max,
+            unit=f"sequence of {config.context} tokens",
+            horizon=self.setting.decisions,
+            batch_size=1,
+            clock=clock,
+            capabilities=frozenset({"restart"}),
+            details=details,
+        )
         super().__init__(spec, problem)
         self._instance = self._make_instance()
 
@@ -125,11 +138,15 @@ class RealMixing(Backend[MixingOutcome, Shares]):
     def checkpoint(self, path: Path) -> None:
         """Write weights, optimiser, data cursors, books and the latest outcome to one file."""
         data = {
-            "kind": "data-mixing", "setting": self.setting.digest(), "n_max": self.spec.n_max,
-            "corpora": self.spec.details["corpora"], "torch": torch.__version__,
-            "seed": self._seed, "ledger": self.ledger.to_json(),
+            "kind": "data-mixing",
+            "setting": self.setting.digest(),
+            "n_max": self.spec.n_max,
+            "corpora": self.spec.details["corpora"],
+            "torch": torch.__version__,
+            "seed": self._seed,
+            "ledger": self.ledger.to_json(),
             "outcome": self.outcome.to_json(),
-        }  # fmt: skip
+        }
         checkpoints.save(path, self.trainer.state(), data)
 
     def restore(self, path: Path) -> None:
@@ -141,9 +158,11 @@ class RealMixing(Backend[MixingOutcome, Shares]):
         """
         state, data = checkpoints.load(path)
         mine = {
-            "kind": "data-mixing", "setting": self.setting.digest(), "n_max": self.spec.n_max,
+            "kind": "data-mixing",
+            "setting": self.setting.digest(),
+            "n_max": self.spec.n_max,
             "corpora": self.spec.details["corpora"],
-        }  # fmt: skip
+        }
         for key, value in mine.items():
             found = data.get(key) if isinstance(data, dict) else None
             if found != value:
@@ -168,9 +187,12 @@ class RealMixing(Backend[MixingOutcome, Shares]):
         base = self.setting.base_seed
         with devices.threads(self._threads):
             weights = base_weights(
-                self.setting, self.trainer, self._seed if base is None else base,
-                self._cache_dir, self._teller(-1, self.setting.base_steps, self._source_shares()),
-            )  # fmt: skip
+                self.setting,
+                self.trainer,
+                self._seed if base is None else base,
+                self._cache_dir,
+                self._teller(-1, self.setting.base_steps, self._source_shares()),
+            )
             self.trainer.begin(0, self._seed, weights=weights)
             valid, test = self.trainer.evaluate("valid"), self.trainer.evaluate("test")
         none = np.zeros((1, self.spec.n_max), np.int64)
@@ -241,13 +263,21 @@ class RealMixing(Backend[MixingOutcome, Shares]):
         steps = self.setting.steps // self.setting.decisions
         rest = self._rates[period * steps :]
         return MixingOutcome(
-            spent=units.sum(1), seconds=np.array([seconds]),
-            ready=self._instance.present.copy(), valid=np.array([valid]),
-            failure=np.array([int(not valid)]), done=np.array([period == self.setting.decisions]),
-            losses=losses, heldout=heldout, units=units, seen=seen, period=np.array([period]),
+            spent=units.sum(1),
+            seconds=np.array([seconds]),
+            ready=self._instance.present.copy(),
+            valid=np.array([valid]),
+            failure=np.array([int(not valid)]),
+            done=np.array([period == self.setting.decisions]),
+            losses=losses,
+            heldout=heldout,
+            units=units,
+            seen=seen,
+            period=np.array([period]),
             lr=np.array([rest[:steps].mean() if len(rest) else 0.0]),
-            lr_left=np.array([rest.mean() if len(rest) else 0.0]), instance=self._instance,
-        )  # fmt: skip
+            lr_left=np.array([rest.mean() if len(rest) else 0.0]),
+            instance=self._instance,
+        )
 
     def _make_instance(self) -> MixingInstance:
         setting, n = self.setting, self.spec.n_max
@@ -262,19 +292,24 @@ class RealMixing(Backend[MixingOutcome, Shares]):
             return out
 
         return MixingInstance(
-            present=row(np.ones(k, bool)), prior=row(setting.prior_shares()),
+            present=row(np.ones(k, bool)),
+            prior=row(setting.prior_shares()),
             weight=row(setting.objective_weights()),
             source=row(np.isin(setting.names, setting.source)),
             # Padding is divided by, then masked: 1 keeps it finite.
-            unique=row(self.trainer.epochs.astype(float), 1.0), limit=row(setting.limits(), 1),
-            floor=row(np.full(k, int(setting.floor * setting.budget))), graph=graph,
-            budget=np.array([setting.budget]), horizon=np.array([setting.decisions]),
+            unique=row(self.trainer.epochs.astype(float), 1.0),
+            limit=row(setting.limits(), 1),
+            floor=row(np.full(k, int(setting.floor * setting.budget))),
+            graph=graph,
+            budget=np.array([setting.budget]),
+            horizon=np.array([setting.decisions]),
             effort=np.array([setting.steps / setting.decisions / 100]),
             noise=np.array([setting.noise]),
             epsilon=np.array([np.inf if setting.epsilon is None else setting.epsilon]),
-            penalty=np.array([float(setting.penalty)]), worst=np.array([float(setting.worst)]),
+            penalty=np.array([float(setting.penalty)]),
+            worst=np.array([float(setting.worst)]),
             hidden=np.array([float(setting.hidden)]),
-        )  # fmt: skip
+        )
 
     def _pad(self, losses: np.ndarray) -> np.ndarray:
         """``(K,)`` to ``(1, n_max)``; padding gets the mean, so that its logarithm is finite."""

@@ -56,12 +56,15 @@ def base_weights(
         {
             "corpora": used,
             "unique": {n: u for n, u in setting.unique.items() if n in used},
-            "model": f"{REVISION} {trainer.config}", "steps": setting.base_steps,
-            "lr": setting.base_lr, "seed": seed,
-            "torch": torch.__version__, "device": trainer.device.type,
+            "model": f"{REVISION} {trainer.config}",
+            "steps": setting.base_steps,
+            "lr": setting.base_lr,
+            "seed": seed,
+            "torch": torch.__version__,
+            "device": trainer.device.type,
         },
         sort_keys=True,
-    )  # fmt: skip
+    )
     digest = hashlib.blake2b(key.encode(), digest_size=12).hexdigest()
     path = cache_folder(cache_dir) / "data-mixing" / f"base-{digest}.safetensors"
     if path.exists():

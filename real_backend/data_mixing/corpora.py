@@ -200,9 +200,12 @@ def _shakespeare() -> Iterator[bytes]:
 
 _PUBLIC = {"gsm8k": "gsm8k_train.jsonl", "shakespeare": "tinyshakespeare.txt"}
 _SOURCES: dict[str, Callable[[], Iterator[bytes]]] = {
-    "code": _code, "prose": _prose, "c-headers": _c_headers, "gsm8k": _gsm8k,
+    "code": _code,
+    "prose": _prose,
+    "c-headers": _c_headers,
+    "gsm8k": _gsm8k,
     "shakespeare": _shakespeare,
-}  # fmt: skip
+}
 
 
 def _public(name: str) -> Path | None:

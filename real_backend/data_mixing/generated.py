@@ -97,10 +97,13 @@ def records(rng: np.random.Generator) -> Iterator[str]:
         for n, c, a, k, i in rng.integers(0, 1000, (1024, 5)).tolist():
             tags = [_TABLES[(k + j) % len(_TABLES)] for j in range(k % 3)]
             row = {
-                "id": i * 1000 + a, "name": _NAMES[n % len(_NAMES)], "age": 18 + a % 60,
+                "id": i * 1000 + a,
+                "name": _NAMES[n % len(_NAMES)],
+                "age": 18 + a % 60,
                 "address": {"city": _CITIES[c % len(_CITIES)], "zip": f"{c:03d}{n:03d}"},
-                "tags": tags, "active": bool(k % 2),
-            }  # fmt: skip
+                "tags": tags,
+                "active": bool(k % 2),
+            }
             yield json.dumps(row) + "\n"
 
 
@@ -111,9 +114,10 @@ def sql(rng: np.random.Generator) -> Iterator[str]:
             table, column = _TABLES[t % len(_TABLES)], _COLUMNS[c % len(_COLUMNS)]
             other = _COLUMNS[d % len(_COLUMNS)]
             tail = (
-                f"WHERE {other} > {v}", f"ORDER BY {other} LIMIT {v % 50 + 1}",
+                f"WHERE {other} > {v}",
+                f"ORDER BY {other} LIMIT {v % 50 + 1}",
                 f"GROUP BY {other} HAVING COUNT(*) > {v % 9}",
-            )[k % 3]  # fmt: skip
+            )[k % 3]
             yield f"SELECT {column}, {other} FROM {table} {tail};\n"
 
 

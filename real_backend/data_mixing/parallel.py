@@ -43,9 +43,13 @@ def _period(config: dict[str, Any]) -> None:
     if {t.name: t.digest for t in texts} != config["corpora"]:
         raise AllocgymError("ray: the texts on its nodes are not the ones on the driver's")
     trainer = Trainer(
-        texts, PRESETS[setting.preset], device, setting.unique, setting.valid_windows,
+        texts,
+        PRESETS[setting.preset],
+        device,
+        setting.unique,
+        setting.valid_windows,
         setting.test_windows,
-    )  # fmt: skip
+    )
     trainer.begin(0, config["seed"])
     trainer.load(checkpoints.load(Path(config["start"]))[0])
     trainer.shard = Shard(rank, world, torch.distributed.all_reduce)
@@ -110,16 +114,25 @@ class ParallelMixing(RealMixing):
         if gpus not in (0, 1):
             raise AllocgymError(f"gpus: 0 or 1 for each worker expected, given {gpus}")
         super().__init__(
-            problem, scenario, num_envs, clock, "cpu", threads, cache_dir, heldout, progress,
+            problem,
+            scenario,
+            num_envs,
+            clock,
+            "cpu",
+            threads,
+            cache_dir,
+            heldout,
+            progress,
             **overrides,
-        )  # fmt: skip
+        )
         details = {**self.spec.details, "workers": workers, "device": "cuda" if gpus else "cpu"}
         self.spec = dataclasses.replace(self.spec, details=details)
         self._workers, self._address, self._storage = workers, address, storage
         self._scaling = train.ScalingConfig(
-            num_workers=workers, use_gpu=bool(gpus),
+            num_workers=workers,
+            use_gpu=bool(gpus),
             resources_per_worker={"CPU": cpus, **({"GPU": gpus} if gpus else {})},
-        )  # fmt: skip
+        )
         self._own: Path | None = None
 
     def close(self) -> None:
@@ -139,18 +152,26 @@ class ParallelMixing(RealMixing):
         start = folder / name / "start.safetensors"
         checkpoints.save(start, self.trainer.state())
         config = {
-            "setting": self.setting, "corpora": self.spec.details["corpora"], "seed": self._seed,
-            "start": str(start), "threads": self._threads, "units": units, "rates": rates,
-        }  # fmt: skip
+            "setting": self.setting,
+            "corpora": self.spec.details["corpora"],
+            "seed": self._seed,
+            "start": str(start),
+            "threads": self._threads,
+            "units": units,
+            "rates": rates,
+        }
         try:
             result: Any = TorchTrainer(
-                _period, train_loop_config=config, scaling_config=self._scaling,
+                _period,
+                train_loop_config=config,
+                scaling_config=self._scaling,
                 torch_config=TorchConfig(backend="nccl" if self._scaling.use_gpu else "gloo"),
                 run_config=train.RunConfig(
-                    name=name, storage_path=str(folder),
+                    name=name,
+                    storage_path=str(folder),
                     failure_config=train.FailureConfig(max_failures=RETRIES),
                 ),
-            ).fit()  # fmt: skip
+            ).fit()
             if result.error is not None or result.checkpoint is None:
                 raise AllocgymError(f"ray: the period could not be trained ({result.error})")
             state, _ = checkpoints.load(Path(result.checkpoint.path) / FILE)

@@ -186,19 +186,29 @@ SCENARIOS: dict[str, Setting] = {
     s.scenario: s
     for s in (
         Setting("scratch", _FOUR, base_steps=0, base_seed=None, peak_lr=5e-3),
+        Setting("continual-pretraining", ("prose", "arithmetic", "code"), ("prose", "arithmetic")),
         Setting(
-            "continual-pretraining", ("prose", "arithmetic", "code"), ("prose", "arithmetic")
-        ),
-        Setting(
-            "low-resource", _FOUR, base_steps=0, base_seed=None, peak_lr=5e-3,
+            "low-resource",
+            _FOUR,
+            base_steps=0,
+            base_seed=None,
+            peak_lr=5e-3,
             unique={"prose": 64, "json": 32},
         ),
         Setting(
-            "skills", _LEGO, steps=1000, base_steps=0, base_seed=None, peak_lr=2e-3,
-            graph=_PATH, noise=0.03, valid_windows=64, test_windows=200,
+            "skills",
+            _LEGO,
+            steps=1000,
+            base_steps=0,
+            base_seed=None,
+            peak_lr=2e-3,
+            graph=_PATH,
+            noise=0.03,
+            valid_windows=64,
+            test_windows=200,
         ),
     )
-}  # fmt: skip
+}
 
 
 def make(scenario: str | Setting, **overrides: Any) -> Setting:
@@ -219,8 +229,10 @@ def make(scenario: str | Setting, **overrides: Any) -> Setting:
         kept: dict[str, Any] = {
             "source": tuple(n for n in base.source if n in names),
             "unique": {n: u for n, u in base.unique.items() if n in names},
-            "weights": None, "prior": None, "graph": None,
-        }  # fmt: skip
+            "weights": None,
+            "prior": None,
+            "graph": None,
+        }
         if not changes.get("source", kept["source"]):
             kept["base_steps"] = 0
         changes = kept | changes

@@ -121,10 +121,7 @@ class Trainer:
         return np.array([stream.epoch for stream in self._streams])
 
     def train(
-        self,
-        units: np.ndarray,
-        rates: np.ndarray,
-        progress: Callable[[int], Any] | None = None,
+        self, units: np.ndarray, rates: np.ndarray, progress: Callable[[int], Any] | None = None
     ) -> None:
         """Train on the next ``units`` sequences of each domain, spread evenly over the steps.
 

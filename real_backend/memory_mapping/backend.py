@@ -68,11 +68,17 @@ class TorchPlan(Backend[ActivationOutcome, GroupChoice]):
         self._profile = profile_from_json(data, problem.n_max, budget)
         self._profile.budget = self._profile.budget * (1 + 1e-9)
         spec = Spec(
-            problem=problem.id, scenario=self.model, backend="torch",
-            claimants=tuple(f"group-{i}" for i in range(problem.n_max)), n_max=problem.n_max,
-            unit="decision", horizon=self.groups, batch_size=1, clock="wall",
+            problem=problem.id,
+            scenario=self.model,
+            backend="torch",
+            claimants=tuple(f"group-{i}" for i in range(problem.n_max)),
+            n_max=problem.n_max,
+            unit="decision",
+            horizon=self.groups,
+            batch_size=1,
+            clock="wall",
             details={"device": device, "rate": rate},
-        )  # fmt: skip
+        )
         super().__init__(spec, problem)
 
     def _reset(self, seeds: np.ndarray, where: np.ndarray) -> ActivationOutcome:
@@ -103,11 +109,19 @@ class TorchPlan(Backend[ActivationOutcome, GroupChoice]):
             keep = np.array([measured[0]["seconds"]])
         done = np.array([step >= self.groups])
         return ActivationOutcome(
-            spent=np.array([int(step > 0)]), seconds=seconds if measured else np.zeros(1),
-            ready=self._profile.present.copy(), valid=np.array([measured is not None]),
-            failure=np.zeros(1, np.int64), done=done, profile=self._profile, action=action,
-            step=np.array([step]), time=seconds, peak=peak, keep_time=keep,
-        )  # fmt: skip
+            spent=np.array([int(step > 0)]),
+            seconds=seconds if measured else np.zeros(1),
+            ready=self._profile.present.copy(),
+            valid=np.array([measured is not None]),
+            failure=np.zeros(1, np.int64),
+            done=done,
+            profile=self._profile,
+            action=action,
+            step=np.array([step]),
+            time=seconds,
+            peak=peak,
+            keep_time=keep,
+        )
 
     def _budget(self) -> np.ndarray:
         return np.array([self.groups])

@@ -62,12 +62,20 @@ def fit(got: dict[str, Any], model: str, device: str) -> dict[str, Any]:
     rate = 1e6 / max(float(cost[CLASSES]), 1e-9)
     rest = max(keep - forward.sum(), 1e-9)
     profile: dict[str, Any] = {
-        "model": model, "device": device, "machine": got["machine"],
-        "size": sizes.tolist(), "left_recompute": entered.tolist(), "left_offload": small.tolist(),
-        "forward": forward.tolist(), "backward": (forward / forward.sum() * rest).tolist(),
-        "recompute": recompute.tolist(), "base": 0.0, "head": 0.0, "rate": rate,
+        "model": model,
+        "device": device,
+        "machine": got["machine"],
+        "size": sizes.tolist(),
+        "left_recompute": entered.tolist(),
+        "left_offload": small.tolist(),
+        "forward": forward.tolist(),
+        "backward": (forward / forward.sum() * rest).tolist(),
+        "recompute": recompute.tolist(),
+        "base": 0.0,
+        "head": 0.0,
+        "rate": rate,
         "overlap": device == "cuda",
-    }  # fmt: skip
+    }
 
     def put(theta: np.ndarray) -> dict[str, Any]:
         work = theta[1:].reshape(CLASSES, 3)[kind]
@@ -87,8 +95,9 @@ def fit(got: dict[str, Any], model: str, device: str) -> dict[str, Any]:
     many = type(p)(**{k: np.repeat(v, len(plans), 0) for k, v in vars(p).items()})
     predicted = timeline(many, plans)[0]
     profile["fit"] = {
-        "plans": len(plans), "peak_error_max": float(np.abs(residual).max()),
+        "plans": len(plans),
+        "peak_error_max": float(np.abs(residual).max()),
         "peak_error_mean": float(np.abs(residual).mean()),
         "seconds_error_mean": float(np.abs(predicted / seconds - 1).mean()),
-    }  # fmt: skip
+    }
     return profile

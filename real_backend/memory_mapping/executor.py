@@ -251,10 +251,13 @@ def group_bytes(model: Model, tokens: Tensor) -> list[dict[str, int]]:
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda y: y):
             out: Tensor = group(x)
         mine = x.untyped_storage()._cdata
-        found.append({
-            "size": sum(seen.values()), "input": seen.get(mine, x.untyped_storage().nbytes()),
-            "small": sum(v for v in seen.values() if v < LEAST),
-        })  # fmt: skip
+        found.append(
+            {
+                "size": sum(seen.values()),
+                "input": seen.get(mine, x.untyped_storage().nbytes()),
+                "small": sum(v for v in seen.values() if v < LEAST),
+            }
+        )
         return out
 
     model(tokens, run)

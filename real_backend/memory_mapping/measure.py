@@ -28,9 +28,14 @@ ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "13107
 
 
 def measure(
-    model: str, plans: Sequence[Sequence[int]], repeats: int = 3, rate: float = 2e9,
-    device: str = "cpu", seed: int = 0, timeout: float = 1800.0,
-) -> dict[str, Any]:  # fmt: skip
+    model: str,
+    plans: Sequence[Sequence[int]],
+    repeats: int = 3,
+    rate: float = 2e9,
+    device: str = "cpu",
+    seed: int = 0,
+    timeout: float = 1800.0,
+) -> dict[str, Any]:
     """Execute plans for real.
 
     Args:
@@ -57,15 +62,27 @@ def measure(
         if len(plan) != groups or any(a not in (0, 1, 2) for a in plan):
             raise AllocgymError(f"plan: {groups} actions from 0 to 2 expected, given {list(plan)}")
     request = {
-        "model": MODELS[model], "plans": [list(map(int, p)) for p in plans], "repeats": repeats,
-        "rate": rate, "device": device, "seed": seed,
-    }  # fmt: skip
+        "model": MODELS[model],
+        "plans": [list(map(int, p)) for p in plans],
+        "repeats": repeats,
+        "rate": rate,
+        "device": device,
+        "seed": seed,
+    }
     done = subprocess.run(
         [sys.executable, "-m", "allocgym.real_backend.memory_mapping.measure"],
-        input=json.dumps(request), capture_output=True, text=True, timeout=timeout, check=False,
-        env={**os.environ, **ALLOCATOR, "OMP_NUM_THREADS": "1",
-             "CUBLAS_WORKSPACE_CONFIG": ":4096:8"},
-    )  # fmt: skip
+        input=json.dumps(request),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        env={
+            **os.environ,
+            **ALLOCATOR,
+            "OMP_NUM_THREADS": "1",
+            "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        },
+    )
     if done.returncode:
         raise AllocgymError(f"measurement failed: {done.stderr.strip().splitlines()[-1:]}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -107,8 +124,9 @@ def main() -> None:
     groups = group_bytes(model, tokens)
     tier = SlowTier(device, request["rate"], 2 * sum(g["size"] for g in groups))
     plans = [[0] * len(model.groups), *request["plans"]]
-    found: list[dict[str, Any]] = [{"seconds": [], "wall": [], "peak": [], "equal": True, "gap": 0.0}
-                                   for _ in plans]  # fmt: skip
+    found: list[dict[str, Any]] = [
+        {"seconds": [], "wall": [], "peak": [], "equal": True, "gap": 0.0} for _ in plans
+    ]
     Executor(model, plans[0], tier).step(tokens)
     reference = [p.grad.clone() for p in model.parameters() if p.grad is not None]
     cuda = device.type == "cuda"
@@ -149,12 +167,17 @@ def main() -> None:
     times = forward_times(model, tokens, request["repeats"])
     out = [
         {
-            "plan": plan, "peak": sorted(e["peak"])[len(e["peak"]) // 2], "peaks": e["peak"],
-            "seconds": min(e["seconds"]), "wall": min(e["wall"]), "moved": e["moved"],
-            "equal": e["equal"], "gap": e["gap"],
+            "plan": plan,
+            "peak": sorted(e["peak"])[len(e["peak"]) // 2],
+            "peaks": e["peak"],
+            "seconds": min(e["seconds"]),
+            "wall": min(e["wall"]),
+            "moved": e["moved"],
+            "equal": e["equal"],
+            "gap": e["gap"],
         }
         for plan, e in zip(plans, found, strict=True)
-    ]  # fmt: skip
+    ]
     name = torch.cuda.get_device_name(device) if cuda else "cpu"
     print(json.dumps({"groups": groups, "forward": times, "plans": out, "machine": name}))
 

@@ -227,14 +227,22 @@ def program(model: nn.Module, inputs: tuple[Any, ...], mode: str = "forward") ->
             alias[node.name] = shared[0]
             if not str(node.target).split(".")[-2].endswith("_"):
                 continue
-        ops.append({
-            "name": node.name, "flops": _flops(node), "ins": names(node.all_input_nodes),
-            "outs": [n for n in kept if n is not None],
-        })  # fmt: skip
+        ops.append(
+            {
+                "name": node.name,
+                "flops": _flops(node),
+                "ins": names(node.all_input_nodes),
+                "outs": [n for n in kept if n is not None],
+            }
+        )
     return {
-        "ops": ops, "tensors": sizes, "alias": alias, "outputs": outputs, "mode": mode,
+        "ops": ops,
+        "tensors": sizes,
+        "alias": alias,
+        "outputs": outputs,
+        "mode": mode,
         "torch": torch.__version__,
-    }  # fmt: skip
+    }
 
 
 def record(model: str, mode: str = "forward") -> dict[str, Any]:

@@ -86,15 +86,25 @@ class RealPopulation(Backend[PopulationOutcome, Plan]):
         self._stack: Stack | None = None
         self._task: tasks.Task | None = None
         details = {
-            "setting": dataclasses.asdict(setting), "knobs": problem.knobs,
-            "device": str(self._device), "threads": threads, "torch": torch.__version__,
-        }  # fmt: skip
+            "setting": dataclasses.asdict(setting),
+            "knobs": problem.knobs,
+            "device": str(self._device),
+            "threads": threads,
+            "torch": torch.__version__,
+        }
         spec = Spec(
-            problem=problem.id, scenario=setting.scenario, backend=self.name,
-            claimants=tuple(f"member-{i}" for i in range(problem.n_max)), n_max=problem.n_max,
-            unit="optimiser step of a member", horizon=setting.horizon, batch_size=1, clock=clock,
-            capabilities=frozenset({"restart"}), details=details,
-        )  # fmt: skip
+            problem=problem.id,
+            scenario=setting.scenario,
+            backend=self.name,
+            claimants=tuple(f"member-{i}" for i in range(problem.n_max)),
+            n_max=problem.n_max,
+            unit="optimiser step of a member",
+            horizon=setting.horizon,
+            batch_size=1,
+            clock=clock,
+            capabilities=frozenset({"restart"}),
+            details=details,
+        )
         super().__init__(spec, problem)
         self.problem: Population = problem
 
@@ -119,10 +129,14 @@ class RealPopulation(Backend[PopulationOutcome, Plan]):
     def checkpoint(self, path: Path) -> None:
         """Write weights, optimiser, generators, cursors, books and the latest outcome to one file."""
         data = {
-            **self._identity(), "seed": self._seed, "examples": self.task.digest,
-            "torch": torch.__version__, "limit": self._limit, "ledger": self.ledger.to_json(),
+            **self._identity(),
+            "seed": self._seed,
+            "examples": self.task.digest,
+            "torch": torch.__version__,
+            "limit": self._limit,
+            "ledger": self.ledger.to_json(),
             "outcome": self.outcome.to_json(),
-        }  # fmt: skip
+        }
         checkpoints.save(path, self._state(), data)
 
     def restore(self, path: Path) -> None:
@@ -153,9 +167,11 @@ class RealPopulation(Backend[PopulationOutcome, Plan]):
 
     def _identity(self) -> dict[str, Any]:
         return {
-            "kind": "population", "setting": self.setting.digest(), "n_max": self.spec.n_max,
+            "kind": "population",
+            "setting": self.setting.digest(),
+            "n_max": self.spec.n_max,
             "knobs": list(self.problem.knobs),
-        }  # fmt: skip
+        }
 
     def _begin(self, seed: int) -> None:
         self._seed = seed
@@ -177,17 +193,31 @@ class RealPopulation(Backend[PopulationOutcome, Plan]):
         self._limit = float(valid.max()) * LARGEST
         s = self.setting
         instance = PopulationInstance(
-            present=np.arange(n)[None] < s.members, low=low[None], high=high[None],
-            interval=np.array([s.interval]), horizon=np.array([s.horizon]),
-            hidden=np.array([float(s.hidden)]), edge=np.zeros(1), monotone=np.zeros(1, bool),
-            noise=np.array([s.noise]), stream=draws.stream(seeds, "resample")[0],
-        )  # fmt: skip
+            present=np.arange(n)[None] < s.members,
+            low=low[None],
+            high=high[None],
+            interval=np.array([s.interval]),
+            horizon=np.array([s.horizon]),
+            hidden=np.array([float(s.hidden)]),
+            edge=np.zeros(1),
+            monotone=np.zeros(1, bool),
+            noise=np.array([s.noise]),
+            stream=draws.stream(seeds, "resample")[0],
+        )
         alive = np.ones((1, n), bool)
         return self._report(
-            instance, np.zeros(1, np.int64), 0.0, self._pad(valid), self._pad(test), alive,
-            np.ascontiguousarray(knobs), np.arange(n)[None], np.zeros((1, n), np.int64),
-            instance.total, 0,
-        )  # fmt: skip
+            instance,
+            np.zeros(1, np.int64),
+            0.0,
+            self._pad(valid),
+            self._pad(test),
+            alive,
+            np.ascontiguousarray(knobs),
+            np.arange(n)[None],
+            np.zeros((1, n), np.int64),
+            instance.total,
+            0,
+        )
 
     def _spend(self, decision: Plan) -> PopulationOutcome:
         last = self.outcome
@@ -210,11 +240,18 @@ class RealPopulation(Backend[PopulationOutcome, Plan]):
         everyone[0, :m] = alive
         used = np.take_along_axis(last.used, decision.donor, 1) + decision.steps
         return self._report(
-            last.instance, decision.steps.sum(1), seconds,
-            self._pad(np.where(alive, valid, WORST)), self._pad(np.where(alive, test, WORST)),
-            everyone, decision.knobs, decision.donor, used, last.left - decision.steps.sum(1),
+            last.instance,
+            decision.steps.sum(1),
+            seconds,
+            self._pad(np.where(alive, valid, WORST)),
+            self._pad(np.where(alive, test, WORST)),
+            everyone,
+            decision.knobs,
+            decision.donor,
+            used,
+            last.left - decision.steps.sum(1),
             int(last.period[0]) + 1,
-        )  # fmt: skip
+        )
 
     def _measure(self) -> tuple[np.ndarray, np.ndarray]:
         """Validation and test loss of every member as it is, ``(M,)`` each."""
@@ -267,18 +304,39 @@ class RealPopulation(Backend[PopulationOutcome, Plan]):
         return out
 
     def _report(
-        self, instance: PopulationInstance, spent: np.ndarray, seconds: float, scores: np.ndarray,
-        heldout: np.ndarray, alive: np.ndarray, knobs: np.ndarray, donor: np.ndarray,
-        used: np.ndarray, left: np.ndarray, period: int,
-    ) -> PopulationOutcome:  # fmt: skip
+        self,
+        instance: PopulationInstance,
+        spent: np.ndarray,
+        seconds: float,
+        scores: np.ndarray,
+        heldout: np.ndarray,
+        alive: np.ndarray,
+        knobs: np.ndarray,
+        donor: np.ndarray,
+        used: np.ndarray,
+        left: np.ndarray,
+        period: int,
+    ) -> PopulationOutcome:
         here = instance.present
         fair = here.sum(1) * instance.interval
         return PopulationOutcome(
-            spent=spent, seconds=np.array([seconds]), ready=here.copy(), valid=np.ones(1, bool),
-            failure=np.zeros(1, np.int64), done=left <= 0, scores=scores, heldout=heldout,
-            alive=alive, knobs=knobs, donor=donor, used=used, grant=np.minimum(fair, left),
-            left=left, period=np.array([period]), instance=instance,
-        )  # fmt: skip
+            spent=spent,
+            seconds=np.array([seconds]),
+            ready=here.copy(),
+            valid=np.ones(1, bool),
+            failure=np.zeros(1, np.int64),
+            done=left <= 0,
+            scores=scores,
+            heldout=heldout,
+            alive=alive,
+            knobs=knobs,
+            donor=donor,
+            used=used,
+            grant=np.minimum(fair, left),
+            left=left,
+            period=np.array([period]),
+            instance=instance,
+        )
 
     def _pad(self, losses: np.ndarray) -> np.ndarray:
         """``(M,)`` to ``(1, n_max)``; padding reads 1, so that its logarithm is finite."""
@@ -287,9 +345,7 @@ class RealPopulation(Backend[PopulationOutcome, Plan]):
         return out
 
 
-def begin(
-    setting: settings.Setting, seed: int, device: torch.device
-) -> tuple[tasks.Task, Stack]:  # fmt: skip
+def begin(setting: settings.Setting, seed: int, device: torch.device) -> tuple[tasks.Task, Stack]:
     """Examples and untrained members of an episode."""
     task = tasks.TASKS[setting.task](seed, setting.valid, setting.test, device)
     architecture = Architecture(

@@ -90,7 +90,7 @@ SCENARIOS: dict[str, Setting] = {
         Setting("unknown-edge", "digits"),
         Setting("hidden-horizon", "digits", hidden=True),
     )
-}  # fmt: skip
+}
 
 
 def make(scenario: str | Setting, **overrides: Any) -> Setting:

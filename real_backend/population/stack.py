@@ -31,9 +31,13 @@ class Architecture:
     """
 
     def __init__(
-        self, inputs: int, hidden: tuple[int, ...], outputs: int, vocabulary: int = 0,
+        self,
+        inputs: int,
+        hidden: tuple[int, ...],
+        outputs: int,
+        vocabulary: int = 0,
         context: int = 1,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.outputs, self.vocabulary = outputs, vocabulary
         sizes = (inputs, *hidden, outputs)
         self.shapes: list[tuple[int, ...]] = []
@@ -229,10 +233,11 @@ class Stack:
     def state(self) -> dict[str, torch.Tensor]:
         """Everything that changes."""
         return {
-            "weights": self.weights, "velocity": self.velocity,
+            "weights": self.weights,
+            "velocity": self.velocity,
             "cursor": torch.from_numpy(self.cursor),
             "stream": torch.from_numpy(self.stream.view(np.int64)),
-        }  # fmt: skip
+        }
 
     def load(self, state: dict[str, torch.Tensor]) -> None:
         """Go back to a `state`."""

@@ -45,14 +45,18 @@ class Task:
 
 
 def _task(
-    parts: list[tuple[np.ndarray, np.ndarray]], inputs: int, outputs: int, device: torch.device,
+    parts: list[tuple[np.ndarray, np.ndarray]],
+    inputs: int,
+    outputs: int,
+    device: torch.device,
     vocabulary: int = 0,
-) -> Task:  # fmt: skip
+) -> Task:
     digest = hashlib.blake2b(digest_size=8)
     for x, y in parts:
         digest.update(np.ascontiguousarray(x).tobytes() + np.ascontiguousarray(y).tobytes())
-    train, valid, test = ((torch.as_tensor(x).to(device), torch.as_tensor(y).to(device))
-                          for x, y in parts)  # fmt: skip
+    train, valid, test = (
+        (torch.as_tensor(x).to(device), torch.as_tensor(y).to(device)) for x, y in parts
+    )
     return Task(inputs, outputs, vocabulary, train, valid, test, digest.hexdigest())
 
 
@@ -129,5 +133,7 @@ def language(seed: int, valid: int, test: int, device: torch.device) -> Task:
 
 
 TASKS: dict[str, Callable[[int, int, int, torch.device], Task]] = {
-    "digits": digits, "teacher": teacher, "bytes": language,
-}  # fmt: skip
+    "digits": digits,
+    "teacher": teacher,
+    "bytes": language,
+}

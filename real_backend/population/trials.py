@@ -65,9 +65,12 @@ class Member(tune.Trainable):
             self.stack.train(self.data.train, np.array([self.config["steps"]]), knobs)
             valid, test = (self.stack.evaluate(d)[0] for d in (self.data.valid, self.data.test))
         return {
-            "valid": float(valid), "test": float(test), "finite": bool(self.stack.finite()[0]),
-            "digest": self.data.digest, "node": ray.get_runtime_context().get_node_id(),
-        }  # fmt: skip
+            "valid": float(valid),
+            "test": float(test),
+            "finite": bool(self.stack.finite()[0]),
+            "digest": self.data.digest,
+            "node": ray.get_runtime_context().get_node_id(),
+        }
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write weights, optimiser, cursor and stream."""
@@ -89,11 +92,7 @@ class _Session:
     """One Tune experiment in a thread; periods are handed to it one at a time."""
 
     def __init__(
-        self,
-        members: list[dict[str, Any]],
-        storage: Path,
-        resources: dict[str, float],
-        stay: bool,
+        self, members: list[dict[str, Any]], storage: Path, resources: dict[str, float], stay: bool
     ) -> None:
         self._orders: queue.Queue[Orders | None] = queue.Queue()
         self._told: queue.Queue[Reports | BaseException] = queue.Queue()
@@ -106,15 +105,18 @@ class _Session:
             tune.with_resources(Member, resources),
             param_space=tune.grid_search(members),
             tune_config=tune.TuneConfig(
-                scheduler=self.scheduler, reuse_actors=True,
+                scheduler=self.scheduler,
+                reuse_actors=True,
                 trial_dirname_creator=lambda trial: f"member-{trial.config['member']}",
             ),
             run_config=tune.RunConfig(
-                name=self._folder.name, storage_path=str(storage), verbose=0,
+                name=self._folder.name,
+                storage_path=str(storage),
+                verbose=0,
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=int(stay)),
                 failure_config=tune.FailureConfig(max_failures=RETRIES),
             ),
-        )  # fmt: skip
+        )
         self._thread = threading.Thread(target=self._run, args=(tuner,), daemon=True)
         self._thread.start()
 
@@ -260,12 +262,17 @@ class RayPopulation(RealPopulation):
                 files[i] = str(place / f"{i}.safetensors")
         members = [
             {
-                "setting": dataclasses.asdict(self.setting), "seed": self._seed, "member": i,
-                "device": self._where, "threads": self._threads, "start": files[i], "steps": 0,
+                "setting": dataclasses.asdict(self.setting),
+                "seed": self._seed,
+                "member": i,
+                "device": self._where,
+                "threads": self._threads,
+                "start": files[i],
+                "steps": 0,
                 **dict.fromkeys(KNOBS, 0.0),
             }
             for i in range(self.setting.members)
-        ]  # fmt: skip
+        ]
         room = ray.cluster_resources()
         stay = all(
             room.get(name.upper(), 0.0) >= count * len(members)

@@ -131,9 +131,10 @@ class LockstepScheduler(TrialScheduler):
         if len(self._trials) == self.members and all(self._rests(t) for t in self._trials):
             self._next(tune_controller)
         waiting = [
-            t for t, told in zip(self._trials, self._told, strict=False)
+            t
+            for t, told in zip(self._trials, self._told, strict=False)
             if not told and t.status in (Trial.PENDING, Trial.PAUSED)
-        ]  # fmt: skip
+        ]
         # Those not yet in the queue first, so that several start at once.
         waiting.sort(key=lambda t: t.status == Trial.PENDING)
         return waiting[0] if waiting else None
@@ -250,11 +251,17 @@ class PopulationScheduler(LockstepScheduler):
         if not (bounds[:, 0] > 0).all() or not (bounds[:, 0] < bounds[:, 1]).all():
             raise AllocgymError(f"ranges: 0 < low < high expected, given {dict(ranges)}")
         self.instance = PopulationInstance(
-            present=np.arange(problem.n_max)[None] < members, low=bounds[None, :, 0],
-            high=bounds[None, :, 1], interval=np.array([interval]), horizon=np.array([horizon]),
-            hidden=np.zeros(1), edge=np.zeros(1), monotone=np.zeros(1, bool),
-            noise=np.array([noise]), stream=draws.stream(np.array([seed]), "resample")[0],
-        )  # fmt: skip
+            present=np.arange(problem.n_max)[None] < members,
+            low=bounds[None, :, 0],
+            high=bounds[None, :, 1],
+            interval=np.array([interval]),
+            horizon=np.array([horizon]),
+            hidden=np.zeros(1),
+            edge=np.zeros(1),
+            monotone=np.zeros(1, bool),
+            noise=np.array([noise]),
+            stream=draws.stream(np.array([seed]), "resample")[0],
+        )
         self.outcome: PopulationOutcome | None = None
         self._plan: Plan | None = None
 
@@ -297,20 +304,37 @@ class PopulationScheduler(LockstepScheduler):
         seconds = max((float(r.get("time_this_iter_s", 0.0)) for r in reports if r), default=0.0)
         fair = inst.present.sum(1) * inst.interval
         return PopulationOutcome(
-            spent=np.asarray(spent, np.int64), seconds=np.array([seconds]),
-            ready=inst.present.copy(), valid=np.ones(1, bool), failure=np.zeros(1, np.int64),
-            done=left <= 0, scores=np.clip(scores, 1e-12, WORST), heldout=heldout, alive=alive,
-            knobs=knobs, donor=donor, used=used, grant=np.minimum(fair, left), left=left,
-            period=period, instance=inst,
-        )  # fmt: skip
+            spent=np.asarray(spent, np.int64),
+            seconds=np.array([seconds]),
+            ready=inst.present.copy(),
+            valid=np.ones(1, bool),
+            failure=np.zeros(1, np.int64),
+            done=left <= 0,
+            scores=np.clip(scores, 1e-12, WORST),
+            heldout=heldout,
+            alive=alive,
+            knobs=knobs,
+            donor=donor,
+            used=used,
+            grant=np.minimum(fair, left),
+            left=left,
+            period=period,
+            instance=inst,
+        )
 
     @property
     def spec(self) -> Spec:
         """The run, for an agent's ``begin`` or a `Controller`."""
         problem = self.problem
         return Spec(
-            problem=problem.id, scenario="ray-tune", backend="ray",
-            claimants=tuple(f"member-{i}" for i in range(problem.n_max)), n_max=problem.n_max,
-            unit="result of a trial", horizon=int(self.instance.horizon[0]), batch_size=1,
-            clock="wall", details={"metric": self._metric, "knobs": problem.knobs},
-        )  # fmt: skip
+            problem=problem.id,
+            scenario="ray-tune",
+            backend="ray",
+            claimants=tuple(f"member-{i}" for i in range(problem.n_max)),
+            n_max=problem.n_max,
+            unit="result of a trial",
+            horizon=int(self.instance.horizon[0]),
+            batch_size=1,
+            clock="wall",
+            details={"metric": self._metric, "knobs": problem.knobs},
+        )

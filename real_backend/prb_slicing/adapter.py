@@ -59,12 +59,12 @@ class Adapter(Protocol):
             groups: of each slice, in the order of their masks.
             schedulers: of each slice: 0 RR, 1 WF, 2 softmax.
         """
-        ...  # fmt: skip
+        ...
 
     def read(self) -> Reading:
         """KPIs of the period that has just ended."""
-        ...  # fmt: skip
+        ...
 
     def close(self) -> None:
         """Let go of everything. Idempotent."""
-        ...  # fmt: skip
+        ...

@@ -62,13 +62,18 @@ class LiveCell(Backend[SlicingOutcome, Shares]):
         if len(self.scenario.slices) > self.n:
             raise AllocgymError(f"n_max: {len(self.scenario.slices)} slices, {self.n} rows")
         spec = Spec(
-            problem=problem.id, scenario=self.scenario.name, backend=self.engine,
-            claimants=load(_NAMES)(self.scenario.slices), n_max=self.n,
+            problem=problem.id,
+            scenario=self.scenario.name,
+            backend=self.engine,
+            claimants=load(_NAMES)(self.scenario.slices),
+            n_max=self.n,
             unit=f"group of {self.scenario.carrier.group} resource blocks",
-            horizon=self.scenario.horizon, batch_size=1, clock="wall",
+            horizon=self.scenario.horizon,
+            batch_size=1,
+            clock="wall",
             capabilities=frozenset({"restart"}),
             details={"scenario": dataclasses.asdict(self.scenario)},
-        )  # fmt: skip
+        )
         super().__init__(spec, problem)
         self.adapter: Adapter | None = None
         self.gap_seconds = 0.0
@@ -140,24 +145,40 @@ class LiveCell(Backend[SlicingOutcome, Shares]):
             work = r.work
         return SlicingOutcome(
             spent=units.sum(1) if self._period else np.zeros(1, np.int64),
-            seconds=np.array([seconds]), ready=inst.present.copy(), valid=np.array([r.valid]),
+            seconds=np.array([seconds]),
+            ready=inst.present.copy(),
+            valid=np.array([r.valid]),
             failure=np.zeros(1, np.int64),
-            done=np.array([self._period >= self.scenario.horizon]), units=units,
-            prbs=self.scenario.carrier.blocks_of(units), arrived=r.arrived[None],
-            served=r.served[None], dropped=r.dropped[None], backlog=r.backlog[None],
-            work=work[None], granted=r.granted[None], requested=r.requested[None],
-            cqi=r.cqi[None], packets=r.packets[None], late=r.late[None], late50=r.late50[None],
-            delay=r.delay[None], period=np.array([self._period]), instance=inst,
-        )  # fmt: skip
+            done=np.array([self._period >= self.scenario.horizon]),
+            units=units,
+            prbs=self.scenario.carrier.blocks_of(units),
+            arrived=r.arrived[None],
+            served=r.served[None],
+            dropped=r.dropped[None],
+            backlog=r.backlog[None],
+            work=work[None],
+            granted=r.granted[None],
+            requested=r.requested[None],
+            cqi=r.cqi[None],
+            packets=r.packets[None],
+            late=r.late[None],
+            late50=r.late50[None],
+            delay=r.delay[None],
+            period=np.array([self._period]),
+            instance=inst,
+        )
 
     def checkpoint(self, path: Path) -> None:
         """Write period, books and last KPIs."""
         path.parent.mkdir(parents=True, exist_ok=True)
         state = {
-            "kind": "prb-slicing", "seed": self._seed, "period": self._period,
-            "ledger": self.ledger.to_json(), "outcome": self.outcome.to_json(),
+            "kind": "prb-slicing",
+            "seed": self._seed,
+            "period": self._period,
+            "ledger": self.ledger.to_json(),
+            "outcome": self.outcome.to_json(),
             "time": time.time(),
-        }  # fmt: skip
+        }
         write_json(path, state)
 
     def restore(self, path: Path) -> None:
@@ -207,8 +228,11 @@ class LinuxAdapter:
             p = workload.packets(0, step)
             at = (p.time + (step - period) * scenario.period) * 1e6
             for key, values in (
-                ("time", at), ("user", numbers[p.row, p.user]), ("size", p.size), ("last", p.last),
-            ):  # fmt: skip
+                ("time", at),
+                ("user", numbers[p.row, p.user]),
+                ("size", p.size),
+                ("last", p.last),
+            ):
                 columns[key].append(np.asarray(values).astype(np.int64))
         from allocgym.real_backend.prb_slicing.endpoints import SMALLEST
 
@@ -216,11 +240,15 @@ class LinuxAdapter:
         schedule["size"] = np.maximum(schedule["size"], SMALLEST)
         best = float(workload.table.max())
         self.plane = LinuxPlane(
-            users, [scenario.target(i) - AIR_MS for i in range(k)], schedule,
-            cell=scenario.carrier.blocks * best * 8000, queue=scenario.queue,
-            period_ms=scenario.period, borrow=scenario.borrow,
+            users,
+            [scenario.target(i) - AIR_MS for i in range(k)],
+            schedule,
+            cell=scenario.carrier.blocks * best * 8000,
+            queue=scenario.queue,
+            period_ms=scenario.period,
+            borrow=scenario.borrow,
             streams=[kind in tcp for kind in scenario.slices],
-        )  # fmt: skip
+        )
         self._started = False
 
     def apply(self, groups: list[int], schedulers: list[int]) -> None:
@@ -301,9 +329,13 @@ class AdaptedCell(LiveCell):
     """
 
     def __init__(
-        self, problem: PRBSlicing, make: Callable[[], Adapter], users: list[int], engine: str,
+        self,
+        problem: PRBSlicing,
+        make: Callable[[], Adapter],
+        users: list[int],
+        engine: str,
         **arguments: Any,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.engine = engine
         self._make, self._users = make, users
         super().__init__(problem, mix="-".join(map(str, users)), **arguments)
@@ -339,9 +371,12 @@ def scope_backend(
 
 
 def ric_backend(
-    problem: PRBSlicing, imsis: dict[str, int], port: int = 4200, host: str = "127.0.0.1",
+    problem: PRBSlicing,
+    imsis: dict[str, int],
+    port: int = 4200,
+    host: str = "127.0.0.1",
     **arguments: Any,
-) -> AdaptedCell:  # fmt: skip
+) -> AdaptedCell:
     """Build the near-RT RIC's socket: an xApp that listens where its connector connects.
 
     Args:

@@ -119,17 +119,21 @@ class LinuxPlane:
         ours, theirs = socket.socketpair()
         self._helper = subprocess.Popen(
             [sys.executable, "-m", plane.__name__, str(self.folder), str(theirs.fileno())],
-            pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+        )
         theirs.close()
         ours.settimeout(30)
         self._stream = ours.makefile("rwb")
         self._socket = ours
         self._remember([self._helper.pid])
         setup = {
-            "users": users, "targets": targets, "cell": cell, "queue": queue,
+            "users": users,
+            "targets": targets,
+            "cell": cell,
+            "queue": queue,
             "streams": self.streams,
-        }  # fmt: skip
+        }
         try:
             answer = self._ask(setup)
         except (OSError, ValueError) as error:
@@ -249,9 +253,11 @@ def explain(error: str) -> str:
 def probe() -> dict[str, str]:
     """Try a tiny data plane; what works, or ``{"missing": reason}``."""
     empty = {
-        "time": np.zeros(0, np.int64), "user": np.zeros(0, np.int64),
-        "size": np.zeros(0, np.int64), "last": np.zeros(0, np.int64),
-    }  # fmt: skip
+        "time": np.zeros(0, np.int64),
+        "user": np.zeros(0, np.int64),
+        "size": np.zeros(0, np.int64),
+        "last": np.zeros(0, np.int64),
+    }
     try:
         made = LinuxPlane([1], [10.0], empty, 1e6)
     except (AllocgymError, ImportError) as error:

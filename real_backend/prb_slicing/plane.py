@@ -114,9 +114,17 @@ class Shaper:
 
     def _set(self, verb: str, handle: int, parent: int, rate: float, ceil: float) -> None:
         self.ipr.tc(
-            f"{verb}-class" if verb == "add" else "change-class", "htb", self.index, handle,
-            parent=parent, rate=kbit(rate), ceil=kbit(ceil), burst=1600, cburst=1600, quantum=1514,
-        )  # fmt: skip
+            f"{verb}-class" if verb == "add" else "change-class",
+            "htb",
+            self.index,
+            handle,
+            parent=parent,
+            rate=kbit(rate),
+            ceil=kbit(ceil),
+            burst=1600,
+            cburst=1600,
+            quantum=1514,
+        )
 
     def apply(self, rates: list[float], borrow: bool = False) -> None:
         """Set every slice's rate, bit/s; with ``borrow`` a slice may use what others leave."""
@@ -138,8 +146,11 @@ class Shaper:
             basic = stats.get_attr("TCA_STATS_BASIC")
             queue = stats.get_attr("TCA_STATS_QUEUE")
             out[place[0]][place[1]] = (
-                basic["bytes"], basic["packets"], queue["backlog"], queue["drops"],
-            )  # fmt: skip
+                basic["bytes"],
+                basic["packets"],
+                queue["backlog"],
+                queue["drops"],
+            )
         return out
 
 
@@ -159,9 +170,13 @@ def receiver(pipe: socket.socket, shared: np.ndarray, targets: list[float], stre
 
 
 def sender(
-    pipe: socket.socket, shared: np.ndarray, slots: list[tuple[int, int]], streams: list[bool],
-    queue: int, folder: Path,
-) -> None:  # fmt: skip
+    pipe: socket.socket,
+    shared: np.ndarray,
+    slots: list[tuple[int, int]],
+    streams: list[bool],
+    queue: int,
+    folder: Path,
+) -> None:
     """The network's side: replay the schedule when told the time it begins."""
     die_with_parent()
     pipe.recv(1)

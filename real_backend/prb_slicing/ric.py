@@ -18,13 +18,38 @@ from allocgym.real_backend.prb_slicing.scope import into_reading
 PREFIXES = (b"mJQCx", b"m")
 ACKNOWLEDGED = b"Indication ACK\n"
 KPIS = (
-    "timestamp", "num_ues", "IMSI", "RNTI", "slicing_enabled", "slice_id", "slice_prb",
-    "power_multiplier", "scheduling_policy", "dl_mcs", "dl_n_samples", "dl_buffer [bytes]",
-    "tx_brate downlink [Mbps]", "tx_pkts downlink", "tx_errors downlink (%)", "dl_cqi", "ul_mcs",
-    "ul_n_samples", "ul_buffer [bytes]", "rx_brate uplink [Mbps]", "rx_pkts uplink",
-    "rx_errors uplink (%)", "ul_rssi", "ul_sinr", "phr", "sum_requested_prbs",
-    "sum_granted_prbs", "dl_pmi", "dl_ri", "ul_n", "ul_turbo_iters",
-)  # fmt: skip
+    "timestamp",
+    "num_ues",
+    "IMSI",
+    "RNTI",
+    "slicing_enabled",
+    "slice_id",
+    "slice_prb",
+    "power_multiplier",
+    "scheduling_policy",
+    "dl_mcs",
+    "dl_n_samples",
+    "dl_buffer [bytes]",
+    "tx_brate downlink [Mbps]",
+    "tx_pkts downlink",
+    "tx_errors downlink (%)",
+    "dl_cqi",
+    "ul_mcs",
+    "ul_n_samples",
+    "ul_buffer [bytes]",
+    "rx_brate uplink [Mbps]",
+    "rx_pkts uplink",
+    "rx_errors uplink (%)",
+    "ul_rssi",
+    "ul_sinr",
+    "phr",
+    "sum_requested_prbs",
+    "sum_granted_prbs",
+    "dl_pmi",
+    "dl_ri",
+    "ul_n",
+    "ul_turbo_iters",
+)
 """The 31 values of a row, in order."""
 
 
@@ -60,9 +85,14 @@ class RicSocket:
     period_ms = 250.0
 
     def __init__(
-        self, imsis: dict[str, int], slices: int, rows: int, host: str = "127.0.0.1",
-        port: int = 4200, patience: float = 10.0,
-    ) -> None:  # fmt: skip
+        self,
+        imsis: dict[str, int],
+        slices: int,
+        rows: int,
+        host: str = "127.0.0.1",
+        port: int = 4200,
+        patience: float = 10.0,
+    ) -> None:
         self.rows, self.patience = rows, patience
         self._server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -102,9 +102,18 @@ class Setting:
         if self.regime != LANGUAGE:
             tasks.regime_cells(self.regime)
         for name in (
-            "answer", "each", "held", "samples", "rows", "budget", "high", "multiple", "rounds",
-            "horizon", "evaluate_every",
-        ):  # fmt: skip
+            "answer",
+            "each",
+            "held",
+            "samples",
+            "rows",
+            "budget",
+            "high",
+            "multiple",
+            "rounds",
+            "horizon",
+            "evaluate_every",
+        ):
             if getattr(self, name) < 1:
                 raise AllocgymError(
                     f"{name}: an integer >= 1 expected, given {getattr(self, name)}"
@@ -194,15 +203,24 @@ class RealRollouts(Backend[RolloutOutcome, Shares]):
         n = problem.n_max
         claimants = self.world.names if self.bins else tuple(f"row-{i}" for i in range(n))
         spec = Spec(
-            problem=problem.id, scenario=self.setting.regime, backend="real",
-            claimants=claimants, n_max=n, unit="rollout",
-            horizon=self.setting.horizon * self.setting.rounds, batch_size=1, clock=clock,
+            problem=problem.id,
+            scenario=self.setting.regime,
+            backend="real",
+            claimants=claimants,
+            n_max=n,
+            unit="rollout",
+            horizon=self.setting.horizon * self.setting.rounds,
+            batch_size=1,
+            clock=clock,
             capabilities=frozenset({"restart"}),
             details={
-                "setting": dataclasses.asdict(self.setting), "parameters": self.model.size(),
-                "device": str(self._device), "threads": threads, "torch": torch.__version__,
+                "setting": dataclasses.asdict(self.setting),
+                "parameters": self.model.size(),
+                "device": str(self._device),
+                "threads": threads,
+                "torch": torch.__version__,
             },
-        )  # fmt: skip
+        )
         super().__init__(spec, problem)
         self._instance = self._make_instance()
         self._optimizer = self._fresh_optimizer()
@@ -228,16 +246,23 @@ class RealRollouts(Backend[RolloutOutcome, Shares]):
         one = np.ones(1)
         whole = np.ones(1, np.int64)
         return RolloutInstance(
-            family=family[None], families=whole * len(world.families),
-            category=category[None], pooled=one * (not self.bins),
+            family=family[None],
+            families=whole * len(world.families),
+            category=category[None],
+            pooled=one * (not self.bins),
             prior_a=np.full((1, items), 0.4 * made.prior_strength),
             prior_b=np.full((1, items), 0.6 * made.prior_strength),
-            retention=one * made.retention, budget=whole * (made.budget // made.rounds),
-            low=whole * made.low, high=whole * made.high, multiple=whole * made.multiple,
-            horizon=whole * made.horizon, rounds=whole * made.rounds,
-            group=one * made.budget / made.rows, price=one * made.price,
+            retention=one * made.retention,
+            budget=whole * (made.budget // made.rounds),
+            low=whole * made.low,
+            high=whole * made.high,
+            multiple=whole * made.multiple,
+            horizon=whole * made.horizon,
+            rounds=whole * made.rounds,
+            group=one * made.budget / made.rows,
+            price=one * made.price,
             nominal=one * made.budget * world.mean_tokens,
-        )  # fmt: skip
+        )
 
     def _budget(self) -> np.ndarray:
         inst = self._instance
@@ -291,9 +316,11 @@ class RealRollouts(Backend[RolloutOutcome, Shares]):
             prompts = self.world.prompts[where]
             index = self._step * self.setting.rounds + self._round
             answers, lengths = self.model.sample(
-                prompts, torch.as_tensor(counts, device=self._device),
-                self._generator("rollout", index), self.setting.temperature,
-            )  # fmt: skip
+                prompts,
+                torch.as_tensor(counts, device=self._device),
+                self._generator("rollout", index),
+                self.setting.temperature,
+            )
             group = np.repeat(np.arange(len(counts)), counts)
             rewards = self.world.verify(answers, self._offered[group])
             self._group.append(group)
@@ -308,16 +335,23 @@ class RealRollouts(Backend[RolloutOutcome, Shares]):
             failure, ratios = 0, np.zeros(2)
             if last:
                 norm = grpo.update(
-                    self.model, self._optimizer, prompts, torch.cat(self._answers),
-                    np.concatenate(self._group), np.concatenate(self._rewards),
-                    self.setting.estimator, self.setting.loss_weight,
-                )  # fmt: skip
+                    self.model,
+                    self._optimizer,
+                    prompts,
+                    torch.cat(self._answers),
+                    np.concatenate(self._group),
+                    np.concatenate(self._rewards),
+                    self.setting.estimator,
+                    self.setting.loss_weight,
+                )
                 failure = int(not np.isfinite(norm))
                 mixed = (self._right > 0) & (self._right < self._tried)
-                ratios = np.array([
-                    mixed.sum() / max((self._tried > 0).sum(), 1),
-                    (self._tried * mixed).sum() / max(self._tried.sum(), 1),
-                ])  # fmt: skip
+                ratios = np.array(
+                    [
+                        mixed.sum() / max((self._tried > 0).sum(), 1),
+                        (self._tried * mixed).sum() / max(self._tried.sum(), 1),
+                    ]
+                )
             seconds = time.perf_counter() - begun
             if self.spec.clock == "charged":
                 seconds = float(tokens.sum()) * self.setting.token_seconds
@@ -365,9 +399,11 @@ class RealRollouts(Backend[RolloutOutcome, Shares]):
         world, held = self.world, len(self.world.held_cell)
         counts = torch.full((held,), self.setting.samples, device=self._device)
         answers, _ = self.model.sample(
-            world.held_prompts, counts, self._generator("evaluation", self._step),
+            world.held_prompts,
+            counts,
+            self._generator("evaluation", self._step),
             self.setting.temperature,
-        )  # fmt: skip
+        )
         which = np.repeat(np.arange(held), self.setting.samples)
         right = world.verify(answers, which, held=True)
         by_cell = right.reshape(len(world.names), -1).mean(1)
@@ -393,8 +429,11 @@ class RealRollouts(Backend[RolloutOutcome, Shares]):
         failure: int = 0,
     ) -> RolloutOutcome:
         tried, right, tokens, offered = finished or (
-            self._tried, self._right, self._tokens, self._offered,
-        )  # fmt: skip
+            self._tried,
+            self._right,
+            self._tokens,
+            self._offered,
+        )
         mixed = ((right > 0) & (right < tried)).astype(float)
         prompts = self._rows(np.ones(len(self._offered)), self._offered)
         n = self.spec.n_max
@@ -402,20 +441,32 @@ class RealRollouts(Backend[RolloutOutcome, Shares]):
         if ratios is None:
             ratios = np.array([self.outcome.prompt_ratio[0], self.outcome.rollout_ratio[0]])
         return RolloutOutcome(
-            spent=np.array([spent]), seconds=np.array([seconds]), ready=prompts > 0,
-            valid=np.array([failure == 0]), failure=np.array([failure]),
+            spent=np.array([spent]),
+            seconds=np.array([seconds]),
+            ready=prompts > 0,
+            valid=np.array([failure == 0]),
+            failure=np.array([failure]),
             done=np.array([self._step >= self.setting.horizon]),
-            ids=bins if self.bins else self._offered[None].copy(), prompts=prompts,
-            last_ids=bins if self.bins else offered[None].copy(), tried=self._rows(tried, offered),
-            right=self._rows(right, offered), mixed=self._rows(mixed, offered),
-            effective=self._rows(tried * mixed, offered), tokens=self._rows(tokens, offered),
-            step=np.array([self._step]), round=np.array([self._round]),
-            accuracy=np.array([self._accuracy]), heldout=np.array([self._accuracy]),
-            family_accuracy=self._families[None].copy(), prompt_ratio=ratios[:1].copy(),
-            rollout_ratio=ratios[1:].copy(), all_tokens=self._sums[:1].copy(),
-            all_rollouts=self._sums[1:2].copy(), all_seconds=self._sums[2:].copy(),
+            ids=bins if self.bins else self._offered[None].copy(),
+            prompts=prompts,
+            last_ids=bins if self.bins else offered[None].copy(),
+            tried=self._rows(tried, offered),
+            right=self._rows(right, offered),
+            mixed=self._rows(mixed, offered),
+            effective=self._rows(tried * mixed, offered),
+            tokens=self._rows(tokens, offered),
+            step=np.array([self._step]),
+            round=np.array([self._round]),
+            accuracy=np.array([self._accuracy]),
+            heldout=np.array([self._accuracy]),
+            family_accuracy=self._families[None].copy(),
+            prompt_ratio=ratios[:1].copy(),
+            rollout_ratio=ratios[1:].copy(),
+            all_tokens=self._sums[:1].copy(),
+            all_rollouts=self._sums[1:2].copy(),
+            all_seconds=self._sums[2:].copy(),
             instance=self._instance,
-        )  # fmt: skip
+        )
 
     def checkpoint(self, path: Path) -> None:
         """Write weights, optimiser, counters, books and the latest outcome (between updates)."""
@@ -425,11 +476,17 @@ class RealRollouts(Backend[RolloutOutcome, Shares]):
         for i, held in self._optimizer.state_dict()["state"].items():
             state |= {f"adam.{i}.{k}": torch.as_tensor(v) for k, v in held.items()}
         data = {
-            "kind": "rollout-budget", "setting": self.setting.digest(), "n_max": self.spec.n_max,
-            "seed": self._seed, "step": self._step, "sums": self._sums.tolist(),
-            "accuracy": self._accuracy, "families": self._families.tolist(),
-            "ledger": self.ledger.to_json(), "outcome": self.outcome.to_json(),
-        }  # fmt: skip
+            "kind": "rollout-budget",
+            "setting": self.setting.digest(),
+            "n_max": self.spec.n_max,
+            "seed": self._seed,
+            "step": self._step,
+            "sums": self._sums.tolist(),
+            "accuracy": self._accuracy,
+            "families": self._families.tolist(),
+            "ledger": self.ledger.to_json(),
+            "outcome": self.outcome.to_json(),
+        }
         checkpoints.save(path, state, data)
 
     def restore(self, path: Path) -> None:

@@ -88,10 +88,16 @@ class CausalLM(nn.Module):
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(generator.initial_seed())
             whole = self.model.generate(
-                rows, attention_mask=(rows != self.pad).long(), do_sample=True, top_k=0, top_p=1.0,
-                temperature=temperature, max_new_tokens=self.answer, pad_token_id=self.pad,
+                rows,
+                attention_mask=(rows != self.pad).long(),
+                do_sample=True,
+                top_k=0,
+                top_p=1.0,
+                temperature=temperature,
+                max_new_tokens=self.answer,
+                pad_token_id=self.pad,
                 eos_token_id=self.end,
-            )  # fmt: skip
+            )
         made = whole[:, rows.shape[1] :]
         out = torch.full((len(rows), self.answer), -1, dtype=torch.long, device=self.device)
         out[:, : made.shape[1]] = made

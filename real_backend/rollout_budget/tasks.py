@@ -18,9 +18,13 @@ VOCABULARY = len(ALPHABET) + 2
 PROMPT = 14
 FAMILY_NAMES = ("addition", "multiplication", "remainder", "sorting", "reversal", "countdown")
 LEVELS = {
-    "addition": (1, 2, 3, 4), "multiplication": (1, 2, 3), "remainder": (2, 3),
-    "sorting": (3, 4, 5, 6, 7, 8), "reversal": (3, 4, 5, 6, 7, 8), "countdown": (2, 3),
-}  # fmt: skip
+    "addition": (1, 2, 3, 4),
+    "multiplication": (1, 2, 3),
+    "remainder": (2, 3),
+    "sorting": (3, 4, 5, 6, 7, 8),
+    "reversal": (3, 4, 5, 6, 7, 8),
+    "countdown": (2, 3),
+}
 
 
 @dataclasses.dataclass(frozen=True)

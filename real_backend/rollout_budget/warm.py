@@ -66,10 +66,17 @@ def start_weights(
         cache_dir: by default ``ALLOCGYM_CACHE`` or ``~/.cache/allocgym``.
         progress: told the number of steps done.
     """
-    key = json.dumps({
-        "cells": [str(c) for c in cells], "model": f"{REVISION} {model.config}", "steps": steps,
-        "seed": seed, "torch": torch.__version__, "device": model.device.type,
-    }, sort_keys=True)  # fmt: skip
+    key = json.dumps(
+        {
+            "cells": [str(c) for c in cells],
+            "model": f"{REVISION} {model.config}",
+            "steps": steps,
+            "seed": seed,
+            "torch": torch.__version__,
+            "device": model.device.type,
+        },
+        sort_keys=True,
+    )
     digest = hashlib.blake2b(key.encode(), digest_size=12).hexdigest()
     folder = Path(cache_dir or os.environ.get("ALLOCGYM_CACHE") or "~/.cache/allocgym").expanduser()
     path = folder / "rollout-budget" / f"warm-{digest}.safetensors"

@@ -84,13 +84,17 @@ class MixingSimulator(Backend[MixingOutcome, Shares]):
         self.dtype = np.dtype(dtype).type
         self.cost = cost or costs.CostModel()
         spec = Spec(
-            problem=problem.id, scenario=self.scenario.name, backend=engine,
-            claimants=tuple(f"domain-{i}" for i in range(problem.n_max)), n_max=problem.n_max,
+            problem=problem.id,
+            scenario=self.scenario.name,
+            backend=engine,
+            claimants=tuple(f"domain-{i}" for i in range(problem.n_max)),
+            n_max=problem.n_max,
             unit=f"sequence of {self.cost.tokens_per_unit:g} tokens",
-            horizon=self.scenario.horizon, batch_size=num_envs,
+            horizon=self.scenario.horizon,
+            batch_size=num_envs,
             capabilities=frozenset({"state", "oracle"}),
             details={"scenario": dataclasses.asdict(self.scenario), "dtype": dtype},
-        )  # fmt: skip
+        )
         super().__init__(spec, problem)
         horizon = self.scenario.horizon
         table = np.stack([period_rates(s, horizon) for s in self.scenario.schedules])
@@ -169,9 +173,12 @@ class MixingSimulator(Backend[MixingOutcome, Shares]):
             return array.astype(self.dtype) if array.dtype.kind == "f" else array
 
         return scenarios.Sampled(
-            new.instance.map(narrow), new.law.map(narrow), new.schedule,
-            narrow(new.slowness), narrow(new.noise),
-        )  # fmt: skip
+            new.instance.map(narrow),
+            new.law.map(narrow),
+            new.schedule,
+            narrow(new.slowness),
+            narrow(new.noise),
+        )
 
     def _merge(self, old: scenarios.Sampled, new: scenarios.Sampled, where: np.ndarray) -> None:
         """Overwrite the environments in ``where`` by freshly sampled ones."""
@@ -209,9 +216,14 @@ class MixingSimulator(Backend[MixingOutcome, Shares]):
         chunks = self.cost.chunks
         jitter = draws.short_normals(duration, self._period, 2 * chunks, self.dtype)
         drawn = costs.durations(
-            self.cost, amounts, self.sampled.slowness, self._domains,
-            jitter[:chunks], jitter[chunks:], draws.uniform(failure, self._period)[0],
-        )  # fmt: skip
+            self.cost,
+            amounts,
+            self.sampled.slowness,
+            self._domains,
+            jitter[:chunks],
+            jitter[chunks:],
+            draws.uniform(failure, self._period)[0],
+        )
         seconds = costs.twin_seconds if self.engine == "twin" else costs.simpy_seconds
         self._period = self._period + 1
         self._units = units
@@ -227,13 +239,21 @@ class MixingSimulator(Backend[MixingOutcome, Shares]):
         at = self.sampled.schedule * self._rates.shape[-1] + self._period
         lr, left = self._rates.reshape(2, -1).take(at, 1)
         return MixingOutcome(
-            spent=spent, seconds=seconds, ready=inst.present, valid=np.ones(batch, bool),
-            failure=failure, done=self._period >= inst.horizon,
+            spent=spent,
+            seconds=seconds,
+            ready=inst.present,
+            valid=np.ones(batch, bool),
+            failure=failure,
+            done=self._period >= inst.horizon,
             losses=columns(np.maximum(error, 1e-3, out=error)),
             heldout=columns(self._heldout),
-            units=columns(self._units), seen=columns(self._seen), period=self._period,
-            lr=lr, lr_left=left, instance=inst,
-        )  # fmt: skip
+            units=columns(self._units),
+            seen=columns(self._seen),
+            period=self._period,
+            lr=lr,
+            lr_left=left,
+            instance=inst,
+        )
 
     def dynamics(self, convert: Callable[[np.ndarray], Any]) -> Dynamics:
         """Return the running episodes' true law over other arrays: for oracles and gradients.

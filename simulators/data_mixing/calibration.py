@@ -22,10 +22,16 @@ SCHEDULES = ("cosine", "constant", "wsd")
 """Learning-rate schedules of the pilots; the last one gets a single seed: it is held out in the check."""
 # Bounds of every trait; E and scale are only weakly identified, which the bounds keep sane.
 BOUNDS = {
-    "floor": (0.05, 4.0), "scale": (0.02, 6.0), "exponent": (0.1, 3.0), "cross": (1e-3, 0.95),
-    "forget": (1e-3, 3.0), "neglect": (1e-3, 30.0), "rate": (1e-4, 1.0),
-    "rewarm": (1e-4, 2.0), "recency": (1e-4, 1.5),
-}  # fmt: skip
+    "floor": (0.05, 4.0),
+    "scale": (0.02, 6.0),
+    "exponent": (0.1, 3.0),
+    "cross": (1e-3, 0.95),
+    "forget": (1e-3, 3.0),
+    "neglect": (1e-3, 30.0),
+    "rate": (1e-4, 1.0),
+    "rewarm": (1e-4, 2.0),
+    "recency": (1e-4, 1.5),
+}
 FITTED = tuple(BOUNDS)
 PULL = 0.05
 """Weak pull of every parameter towards the middle of its range: what data cannot tell stays sane."""
@@ -226,11 +232,16 @@ def fit(source: np.ndarray, runs: list[Recorded], starts: int = 2) -> dict[str, 
     low = np.log([BOUNDS[k][0] for k in FITTED])[:, None].repeat(n, 1)
     high = np.log([BOUNDS[k][1] for k in FITTED])[:, None].repeat(n, 1)
     middle = {
-        "floor": 0.6 * real.min((0, 1)), "scale": np.full(n, 0.6), "exponent": np.full(n, 0.5),
-        "cross": np.full(n, 0.1), "forget": np.full(n, 0.3),
-        "neglect": np.full(n, 1.0), "rate": np.full(n, 0.03), "rewarm": np.full(n, 0.03),
+        "floor": 0.6 * real.min((0, 1)),
+        "scale": np.full(n, 0.6),
+        "exponent": np.full(n, 0.5),
+        "cross": np.full(n, 0.1),
+        "forget": np.full(n, 0.3),
+        "neglect": np.full(n, 1.0),
+        "rate": np.full(n, 0.03),
+        "rewarm": np.full(n, 0.03),
         "recency": np.full(n, 0.03),
-    }  # fmt: skip
+    }
 
     def unpack(x: np.ndarray) -> dict[str, np.ndarray]:
         return dict(zip(FITTED, np.exp(x.reshape(len(FITTED), n, *x.shape[1:])), strict=True))
@@ -257,9 +268,13 @@ def fit(source: np.ndarray, runs: list[Recorded], starts: int = 2) -> dict[str, 
         x0 = centre + (rng.normal(0, 0.3, centre.shape) if start else 0.0)
         x0 = np.clip(x0, low + 1e-3, high - 1e-3)
         found = least_squares(
-            residuals, x0.ravel(), jacobian, bounds=(low.ravel(), high.ravel()), max_nfev=200,
+            residuals,
+            x0.ravel(),
+            jacobian,
+            bounds=(low.ravel(), high.ravel()),
+            max_nfev=200,
             x_scale="jac",
-        )  # fmt: skip
+        )
         if best is None or found.cost < best.cost:
             best = found
     assert best is not None

@@ -82,9 +82,14 @@ class Durations:
 
 
 def durations(
-    model: CostModel, units: np.ndarray, slowness: np.ndarray, domains: np.ndarray,
-    loading: np.ndarray, training: np.ndarray, chance: np.ndarray,
-) -> Durations:  # fmt: skip
+    model: CostModel,
+    units: np.ndarray,
+    slowness: np.ndarray,
+    domains: np.ndarray,
+    loading: np.ndarray,
+    training: np.ndarray,
+    chance: np.ndarray,
+) -> Durations:
     """Turn a decision and its draws into durations.
 
     Args:
@@ -101,10 +106,16 @@ def durations(
     fails = np.zeros(loading.shape, bool)
     tokens = model.tokens_per_unit / model.chunks
     _fill(
-        units, slowness, chance, model.failure_probability,
+        units,
+        slowness,
+        chance,
+        model.failure_probability,
         tokens / model.load_tokens_per_second,
-        tokens / (model.tokens_per_second * model.accelerators), load, train, fails,
-    )  # fmt: skip
+        tokens / (model.tokens_per_second * model.accelerators),
+        load,
+        train,
+        fails,
+    )
     return Durations(
         load, train, fails, domains * model.evaluation_seconds + model.checkpoint_seconds
     )
@@ -112,9 +123,16 @@ def durations(
 
 @kernel
 def _fill(
-    units: np.ndarray, slowness: np.ndarray, chance: np.ndarray, failure: float,
-    load_second: float, train_second: float, load: np.ndarray, train: np.ndarray, fails: np.ndarray,
-) -> None:  # fmt: skip
+    units: np.ndarray,
+    slowness: np.ndarray,
+    chance: np.ndarray,
+    failure: float,
+    load_second: float,
+    train_second: float,
+    load: np.ndarray,
+    train: np.ndarray,
+    fails: np.ndarray,
+) -> None:
     """Turn factors of durations into durations, in place, and mark the chunk that fails."""
     n, batch = units.shape
     chunks = len(load)
@@ -145,9 +163,14 @@ def twin_seconds(model: CostModel, d: Durations) -> np.ndarray:
 
 @kernel
 def _recur(
-    load: np.ndarray, train: np.ndarray, fails: np.ndarray, fixed: np.ndarray, prefetch: int,
-    restart: float, seconds: np.ndarray,
-) -> None:  # fmt: skip
+    load: np.ndarray,
+    train: np.ndarray,
+    fails: np.ndarray,
+    fixed: np.ndarray,
+    prefetch: int,
+    restart: float,
+    seconds: np.ndarray,
+) -> None:
     chunks, batch = load.shape
     taken = np.empty(chunks)
     for i in range(batch):

@@ -17,8 +17,17 @@ if TYPE_CHECKING:
     from allocgym.simulators.data_mixing.scenarios import Draw, Scenario
 
 TRAITS = (
-    "floor", "scale", "exponent", "cross", "begin", "forget", "neglect", "rate", "rewarm", "recency",
-)  # fmt: skip
+    "floor",
+    "scale",
+    "exponent",
+    "cross",
+    "begin",
+    "forget",
+    "neglect",
+    "rate",
+    "rewarm",
+    "recency",
+)
 """Per-domain parameters of a recorded fit: L = floor + scale / (own power + cross x others')."""
 ROLES = ("source", "target", "scratch")
 """What a domain was in the recorded setting it was fitted in."""
@@ -42,16 +51,26 @@ def recorded_law(
     shape = (n, batch)
     shared = shared or read_fit("recorded")["shared"]
     return Law(
-        floor=traits["floor"], gain=1 / np.maximum(traits["scale"], 1e-9),
-        cross=traits["cross"], exponent=traits["exponent"],
-        offset=np.minimum(traits["begin"], OFFSET), forget=traits["forget"], neglect=traits["neglect"],
-        rate=traits["rate"], rewarm=traits["rewarm"], recency=traits["recency"],
+        floor=traits["floor"],
+        gain=1 / np.maximum(traits["scale"], 1e-9),
+        cross=traits["cross"],
+        exponent=traits["exponent"],
+        offset=np.minimum(traits["begin"], OFFSET),
+        forget=traits["forget"],
+        neglect=traits["neglect"],
+        rate=traits["rate"],
+        rewarm=traits["rewarm"],
+        recency=traits["recency"],
         unique=np.full(shape, 1e9),
-        needs=np.zeros((n, n, batch)), threshold=np.zeros(shape), softness=np.ones(shape),
-        start=np.maximum(traits["begin"] - OFFSET, 0.0) * present, recent=present / present.sum(0),
-        rate_start=np.full(batch, 0.1), present=present.astype(float),
+        needs=np.zeros((n, n, batch)),
+        threshold=np.zeros(shape),
+        softness=np.ones(shape),
+        start=np.maximum(traits["begin"] - OFFSET, 0.0) * present,
+        recent=present / present.sum(0),
+        rate_start=np.full(batch, 0.1),
+        present=present.astype(float),
         **shared,
-    )  # fmt: skip
+    )
 
 
 @functools.cache
@@ -80,9 +99,13 @@ def recorded_traits(roles: np.ndarray, draw: Draw, jitter: float) -> dict[str, n
 
 @kernel
 def _vary(
-    logs: np.ndarray, begin: np.ndarray, size: np.ndarray, u: np.ndarray, beyond: float,
+    logs: np.ndarray,
+    begin: np.ndarray,
+    size: np.ndarray,
+    u: np.ndarray,
+    beyond: float,
     out: np.ndarray,
-) -> None:  # fmt: skip
+) -> None:
     n, batch = begin.shape
     for j in range(n):
         for i in range(batch):
@@ -138,15 +161,25 @@ def regmix(scenario: Scenario, draw: Draw, present: np.ndarray, last: np.ndarray
     shared = read_fit("recorded")["shared"]
     shape = (n, batch)
     return Law(
-        floor=np.array(fit["E"])[pick], log_gain=log_gain, exponent=exponent,
+        floor=np.array(fit["E"])[pick],
+        log_gain=log_gain,
+        exponent=exponent,
         offset=fit["offset"] * run,
-        forget=traits["forget"], neglect=traits["neglect"], rate=traits["rate"],
-        rewarm=traits["rewarm"], recency=traits["recency"], unique=np.full(shape, 1e9),
-        needs=np.zeros((n, n, batch)), threshold=np.zeros(shape), softness=np.ones(shape),
+        forget=traits["forget"],
+        neglect=traits["neglect"],
+        rate=traits["rate"],
+        rewarm=traits["rewarm"],
+        recency=traits["recency"],
+        unique=np.full(shape, 1e9),
+        needs=np.zeros((n, n, batch)),
+        threshold=np.zeros(shape),
+        softness=np.ones(shape),
         start=np.zeros(shape),
-        recent=present / present.sum(0), rate_start=np.full(batch, 0.0),
-        present=present.astype(float), **shared,
-    )  # fmt: skip
+        recent=present / present.sum(0),
+        rate_start=np.full(batch, 0.0),
+        present=present.astype(float),
+        **shared,
+    )
 
 
 def skills(scenario: Scenario, draw: Draw, present: np.ndarray, last: np.ndarray) -> Law:

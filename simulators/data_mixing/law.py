@@ -151,9 +151,13 @@ def begin(law: Law) -> State:
 
 
 def train(
-    law: Law, state: State, units: np.ndarray, effort: np.ndarray, lr: np.ndarray,
+    law: Law,
+    state: State,
+    units: np.ndarray,
+    effort: np.ndarray,
+    lr: np.ndarray,
     lr_before: np.ndarray,
-) -> tuple[State, np.ndarray]:  # fmt: skip
+) -> tuple[State, np.ndarray]:
     """`advance` and then `losses`, for NumPy arrays.
 
     Arithmetic in compiled loops, exponentials and logarithms by NumPy over blocks that the loops
@@ -168,18 +172,41 @@ def train(
     share, step = units / total(units), effort * lr
     fading = np.empty((2 * n + 1, batch), number)
     _fade(
-        share, step, law.forget, law.neglect, number(law.c2), number(law.tau), number(law.tau_z),
-        number(law.b), number(LEAST), fading,
-    )  # fmt: skip
+        share,
+        step,
+        law.forget,
+        law.neglect,
+        number(law.c2),
+        number(law.tau),
+        number(law.tau_z),
+        number(law.b),
+        number(LEAST),
+        fading,
+    )
     kept = np.exp(fading)
     memory, recent, shock, value = np.empty((4, n, batch), number)
     logs = np.empty((2 * n, batch), number)
     offset = law.offset if law.gain is not None else np.zeros_like(state.memory)
     _carry(
-        share, np.empty((0, 0), number) if worth is None else worth, step, lr, lr_before, fading, kept,
-        state.memory, state.recent, state.shock, offset, number(law.c),
-        number(1 / (1 + law.c)), number(LOW_RATE), memory, recent, shock, logs,
-    )  # fmt: skip
+        share,
+        np.empty((0, 0), number) if worth is None else worth,
+        step,
+        lr,
+        lr_before,
+        fading,
+        kept,
+        state.memory,
+        state.recent,
+        state.shock,
+        offset,
+        number(law.c),
+        number(1 / (1 + law.c)),
+        number(LOW_RATE),
+        memory,
+        recent,
+        shock,
+        logs,
+    )
     if law.gain is None:
         # The matrix has its own logarithms to take: n^2 powers of n of them.
         np.log(logs[n:], out=logs[n:])
@@ -223,18 +250,31 @@ def pooled(gain: Array, own: Array, cross: Array, every: Array) -> Array:
 
 @formula
 def level(
-    floor: Array, known: Array, rate: Array, lr: Array, fast: Array, log_recent: Array,
+    floor: Array,
+    known: Array,
+    rate: Array,
+    lr: Array,
+    fast: Array,
+    log_recent: Array,
     one: float = 1.0,
-) -> Array:  # fmt: skip
+) -> Array:
     """Loss of a domain: ``fast`` is kappa + eta z, ``log_recent`` the logarithm it multiplies."""
     return floor + one / known + rate * lr - fast * log_recent
 
 
 @kernel
 def _fade(
-    share: np.ndarray, step: np.ndarray, forget: np.ndarray, neglect: np.ndarray, c2: float,
-    tau: float, tau_z: float, b: float, least: float, out: np.ndarray,
-) -> None:  # fmt: skip
+    share: np.ndarray,
+    step: np.ndarray,
+    forget: np.ndarray,
+    neglect: np.ndarray,
+    c2: float,
+    tau: float,
+    tau_z: float,
+    b: float,
+    least: float,
+    out: np.ndarray,
+) -> None:
     """Logarithms of what a period leaves of memory (n rows), shock (n rows) and recent share (one)."""
     n, batch = share.shape
     shorter = np.empty_like(step)
@@ -249,11 +289,25 @@ def _fade(
 
 @kernel
 def _carry(
-    share: np.ndarray, worth: np.ndarray, step: np.ndarray, lr: np.ndarray, before: np.ndarray,
-    fading: np.ndarray, kept: np.ndarray, memory: np.ndarray, recent: np.ndarray,
-    shock: np.ndarray, offset: np.ndarray, c: float, scale: float, low: float,
-    new_memory: np.ndarray, new_recent: np.ndarray, new_shock: np.ndarray, logs: np.ndarray,
-) -> None:  # fmt: skip
+    share: np.ndarray,
+    worth: np.ndarray,
+    step: np.ndarray,
+    lr: np.ndarray,
+    before: np.ndarray,
+    fading: np.ndarray,
+    kept: np.ndarray,
+    memory: np.ndarray,
+    recent: np.ndarray,
+    shock: np.ndarray,
+    offset: np.ndarray,
+    c: float,
+    scale: float,
+    low: float,
+    new_memory: np.ndarray,
+    new_recent: np.ndarray,
+    new_shock: np.ndarray,
+    logs: np.ndarray,
+) -> None:
     """Fill the new state, and the numbers whose logarithms its losses need."""
     n, batch = share.shape
     one = share.dtype.type(1)
@@ -290,9 +344,15 @@ def _know(
 
 @kernel
 def _level(
-    floor: np.ndarray, rate: np.ndarray, lr: np.ndarray, recency: np.ndarray, rewarm: np.ndarray,
-    shock: np.ndarray, log_recent: np.ndarray, value: np.ndarray,
-) -> None:  # fmt: skip
+    floor: np.ndarray,
+    rate: np.ndarray,
+    lr: np.ndarray,
+    recency: np.ndarray,
+    rewarm: np.ndarray,
+    shock: np.ndarray,
+    log_recent: np.ndarray,
+    value: np.ndarray,
+) -> None:
     one = value.dtype.type(1)
     for j in range(len(value)):
         for i in range(value.shape[1]):

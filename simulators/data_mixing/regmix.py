@@ -116,9 +116,14 @@ def fit() -> dict[str, Any]:
     result: dict[str, Any] = {
         "source": "RegMix, github.com/sail-sg/regmix @ b004d3a (MIT), train_1m: 512 mixtures",
         "unit": "nats per token; memory in fractions of the fitted 1B-token run",
-        "offset": OFFSET, "domains": domains, "targets": targets, "prior": natural_shares(domains),
-        "E": [], "C": [], "gamma": [],
-    }  # fmt: skip
+        "offset": OFFSET,
+        "domains": domains,
+        "targets": targets,
+        "prior": natural_shares(domains),
+        "E": [],
+        "C": [],
+        "gamma": [],
+    }
     for name in targets:
         floor, gain, exponent = fit_one(h.to_numpy(), y[name].to_numpy(), domains.index(name))
         result["E"].append(round(float(floor), 6))

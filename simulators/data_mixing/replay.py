@@ -58,10 +58,15 @@ class Replay(Backend[MixingOutcome, Shares]):
         self._off_policy = off_policy
         self._at = 0
         spec = Spec(
-            problem=problem.id, scenario=scenario, backend="replay",
-            claimants=tuple(f"domain-{i}" for i in range(problem.n_max)), n_max=problem.n_max,
-            unit="as recorded", horizon=len(self._outcomes) - 1, batch_size=1,
-        )  # fmt: skip
+            problem=problem.id,
+            scenario=scenario,
+            backend="replay",
+            claimants=tuple(f"domain-{i}" for i in range(problem.n_max)),
+            n_max=problem.n_max,
+            unit="as recorded",
+            horizon=len(self._outcomes) - 1,
+            batch_size=1,
+        )
         super().__init__(spec, problem)
 
     def _reset(self, seeds: np.ndarray, where: np.ndarray) -> MixingOutcome:

@@ -228,18 +228,27 @@ def sample(scenario: Scenario, seeds: np.ndarray, n: int) -> Sampled:
     if scenario.epsilon is not None:
         epsilon = draw.one("epsilon", *scenario.epsilon)
     instance = MixingInstance(
-        present=present.T, prior=natural.T, weight=weight.T, source=source.T,
-        unique=np.where(present, unique, 1.0).T, limit=np.maximum(limit, 1 - present).T,
+        present=present.T,
+        prior=natural.T,
+        weight=weight.T,
+        source=source.T,
+        unique=np.where(present, unique, 1.0).T,
+        limit=np.maximum(limit, 1 - present).T,
         floor=(present * np.floor(scenario.floor * period_budget / count)).astype(np.int64).T,
         graph=np.swapaxes(law.needs, 0, 1).transpose(2, 0, 1),
-        budget=np.full(batch, period_budget), horizon=np.full(batch, scenario.horizon),
-        effort=steps * scenario.budget_fraction / scenario.horizon / 100, noise=sd, epsilon=epsilon,
-        penalty=ones * scenario.penalty, worst=ones * (scenario.objective == "worst"),
+        budget=np.full(batch, period_budget),
+        horizon=np.full(batch, scenario.horizon),
+        effort=steps * scenario.budget_fraction / scenario.horizon / 100,
+        noise=sd,
+        epsilon=epsilon,
+        penalty=ones * scenario.penalty,
+        worst=ones * (scenario.objective == "worst"),
         hidden=ones * scenario.hidden,
-    )  # fmt: skip
+    )
     return Sampled(
-        instance=instance, law=law,
+        instance=instance,
+        law=law,
         schedule=draw.whole("schedule", 0, len(scenario.schedules) - 1),
         slowness=np.exp(draw.each("slowness", -0.5, 0.5)),
         noise=sd * np.exp(draw.each("noise-spread", -0.7, 0.7)),
-    )  # fmt: skip
+    )

@@ -41,9 +41,15 @@ def recorded(model: str) -> dict[str, Any]:
 
 
 def gpt_step(
-    d: int, layers: int, rows: int, batch: int, link: float = 50e9, compute: float = 4e14,
-    memory: float = 3.35e12, overlap: bool = True,
-) -> dict[str, Any]:  # fmt: skip
+    d: int,
+    layers: int,
+    rows: int,
+    batch: int,
+    link: float = 50e9,
+    compute: float = 4e14,
+    memory: float = 3.35e12,
+    overlap: bool = True,
+) -> dict[str, Any]:
     """An analytic profile of a GPT training step in bf16 on one accelerator.
 
     Roofline seconds, ``max(flops / compute, bytes / memory)``; the backward pass takes twice the
@@ -62,23 +68,33 @@ def gpt_step(
     t = rows * batch
     unit = 2.0 * t * d
     attention = {
-        "size": 6 * unit, "input": unit,
-        "seconds": max((8.0 * t * d * d + 4.0 * batch * rows * rows * d) / compute, 9 * unit / memory),
-    }  # fmt: skip
+        "size": 6 * unit,
+        "input": unit,
+        "seconds": max(
+            (8.0 * t * d * d + 4.0 * batch * rows * rows * d) / compute, 9 * unit / memory
+        ),
+    }
     feed = {
-        "size": 10 * unit, "input": unit,
+        "size": 10 * unit,
+        "input": unit,
         "seconds": max(16.0 * t * d * d / compute, 12 * unit / memory),
-    }  # fmt: skip
+    }
     groups = [g for _ in range(layers) for g in (attention, feed)]
     forward = [g["seconds"] for g in groups]
     return {
         "model": f"gpt-d{d}-L{layers}-T{rows}-B{batch}",
-        "size": [g["size"] for g in groups], "left_recompute": [g["input"] for g in groups],
-        "left_offload": [0.0] * len(groups), "forward": forward,
-        "backward": [2 * f for f in forward], "recompute": forward,
+        "size": [g["size"] for g in groups],
+        "left_recompute": [g["input"] for g in groups],
+        "left_offload": [0.0] * len(groups),
+        "forward": forward,
+        "backward": [2 * f for f in forward],
+        "recompute": forward,
         "work": [[g["size"] + 5 * unit] * 3 for g in groups],
-        "base": 16.0 * 12 * layers * d * d, "head": 4.0 * t * 32000, "rate": link, "overlap": overlap,
-    }  # fmt: skip
+        "base": 16.0 * 12 * layers * d * d,
+        "head": 4.0 * t * 32000,
+        "rate": link,
+        "overlap": overlap,
+    }
 
 
 TRAIN = ((1024, 6, 1024, 8), (2048, 8, 2048, 4), (1536, 12, 1024, 8), (4096, 6, 2048, 2))
@@ -97,8 +113,10 @@ def profiles(scenario: str) -> list[dict[str, Any]]:
         # What agents are trained on: fast and slow links, transfers beside computation and in its way.
         return [
             gpt_step(*a, link=link, overlap=overlap)
-            for a in TRAIN for link in (50e9, 200e9, 1e12) for overlap in (True, False)
-        ]  # fmt: skip
+            for a in TRAIN
+            for link in (50e9, 200e9, 1e12)
+            for overlap in (True, False)
+        ]
     return [gpt_step(*a) for a in (TRAIN if scenario == "gpt-gpu" else TEST)]
 
 
@@ -115,10 +133,9 @@ def simulate(profile: Profile, action: np.ndarray, row: int = 0) -> tuple[float,
     live = [bool(v) for v in p.present[row]]
     size = [float(v) for v in p.size[row]]
     left = [
-        0.0 if not live[i] else
-        float((p.size, p.left_recompute, p.left_offload)[a[i]][row, i])
+        0.0 if not live[i] else float((p.size, p.left_recompute, p.left_offload)[a[i]][row, i])
         for i in range(n)
-    ]  # fmt: skip
+    ]
     off = [live[i] and a[i] == OFFLOAD for i in range(n)]
     moved = [size[i] - left[i] if off[i] else 0.0 for i in range(n)]
     rate, overlap = float(p.rate[row]), bool(p.overlap[row])
@@ -205,11 +222,17 @@ class ActivationSimulator(Backend[ActivationOutcome, GroupChoice]):
         self.engine, self.share = engine, budget
         self._count = np.array([len(p["size"]) for p in found])
         spec = Spec(
-            problem=problem.id, scenario=scenario, backend=engine,
-            claimants=tuple(f"group-{i}" for i in range(problem.n_max)), n_max=problem.n_max,
-            unit="decision", horizon=int(self._count.max()), batch_size=num_envs,
-            capabilities=frozenset({"oracle"}), details={"budget": budget},
-        )  # fmt: skip
+            problem=problem.id,
+            scenario=scenario,
+            backend=engine,
+            claimants=tuple(f"group-{i}" for i in range(problem.n_max)),
+            n_max=problem.n_max,
+            unit="decision",
+            horizon=int(self._count.max()),
+            batch_size=num_envs,
+            capabilities=frozenset({"oracle"}),
+            details={"budget": budget},
+        )
         super().__init__(spec, problem)
         self._all = _stack(self._bank)
         self._which = np.zeros(num_envs, np.int64)
@@ -252,11 +275,19 @@ class ActivationSimulator(Backend[ActivationOutcome, GroupChoice]):
             seconds, peak = timeline(profile, action)
         done = step >= self._count[self._which]
         return ActivationOutcome(
-            spent=spent, seconds=np.where(done & (spent > 0), seconds, 0.0),
-            ready=profile.present.copy(), valid=np.ones(batch, bool),
-            failure=np.zeros(batch, np.int64), done=done, profile=profile, action=action,
-            step=step, time=seconds, peak=peak, keep_time=keep,
-        )  # fmt: skip
+            spent=spent,
+            seconds=np.where(done & (spent > 0), seconds, 0.0),
+            ready=profile.present.copy(),
+            valid=np.ones(batch, bool),
+            failure=np.zeros(batch, np.int64),
+            done=done,
+            profile=profile,
+            action=action,
+            step=step,
+            time=seconds,
+            peak=peak,
+            keep_time=keep,
+        )
 
     def _budget(self) -> np.ndarray:
         return self._count[self._which].astype(np.int64)

@@ -90,9 +90,10 @@ def _bank(scenario: Scenario) -> tuple[list[tuple[Program, Device]], boards.Mapp
 def bank(found: Sequence[tuple[Program, Device]]) -> boards.MappingInstance:
     """Pack programs of different sizes into arrays as wide as the largest."""
     shape = (
-        max(len(p.ops) for p, _ in found), max(len(p.tensors) for p, _ in found),
+        max(len(p.ops) for p, _ in found),
+        max(len(p.tensors) for p, _ in found),
         max(len(p.segments) for p, _ in found),
-    )  # fmt: skip
+    )
     return boards.pack([p for p, _ in found], [d for _, d in found], shape)
 
 
@@ -128,11 +129,17 @@ class MappingSimulator(Backend[MappingOutcome, Choice]):
             )
         total = self._all.tensors if problem.order else self._all.count
         spec = Spec(
-            problem=problem.id, scenario=scenario, backend=engine,
-            claimants=tuple(f"row-{i}" for i in range(problem.n_max)), n_max=problem.n_max,
-            unit="decision", horizon=int(total.max()), batch_size=num_envs,
-            capabilities=frozenset({"state", "oracle"}), details={"order": problem.order},
-        )  # fmt: skip
+            problem=problem.id,
+            scenario=scenario,
+            backend=engine,
+            claimants=tuple(f"row-{i}" for i in range(problem.n_max)),
+            n_max=problem.n_max,
+            unit="decision",
+            horizon=int(total.max()),
+            batch_size=num_envs,
+            capabilities=frozenset({"state", "oracle"}),
+            details={"order": problem.order},
+        )
         super().__init__(spec, problem)
         self.order = problem.order
         self.chosen = np.zeros(num_envs, np.int64)
@@ -160,9 +167,9 @@ class MappingSimulator(Backend[MappingOutcome, Choice]):
             at = np.minimum(step, inst.tensor.shape[1] - 1)
             boards.apply(inst, board, at, decision.pick, on)
         if self.engine == "simpy":
-            board.seconds = np.array([
-                machine.run_board(inst, board, row) for row in range(len(step))
-            ])  # fmt: skip
+            board.seconds = np.array(
+                [machine.run_board(inst, board, row) for row in range(len(step))]
+            )
         return self._tell(inst, board, step + on, on.astype(np.int64))
 
     def _tell(
@@ -171,10 +178,16 @@ class MappingSimulator(Backend[MappingOutcome, Choice]):
         batch = len(step)
         done = step >= self._total
         return MappingOutcome(
-            spent=spent, seconds=np.where(done & (spent > 0), board.seconds, 0.0),
-            ready=np.ones((batch, self.spec.n_max), bool), valid=np.ones(batch, bool),
-            failure=np.zeros(batch, np.int64), done=done, instance=inst, board=board, step=step,
-        )  # fmt: skip
+            spent=spent,
+            seconds=np.where(done & (spent > 0), board.seconds, 0.0),
+            ready=np.ones((batch, self.spec.n_max), bool),
+            valid=np.ones(batch, bool),
+            failure=np.zeros(batch, np.int64),
+            done=done,
+            instance=inst,
+            board=board,
+            step=step,
+        )
 
     def _budget(self) -> np.ndarray:
         return self._total.astype(np.int64)

@@ -14,9 +14,13 @@ from allocgym.envs.memory_mapping.program import Device, Program
 
 
 def run(
-    comp: Sequence[float], slow: Sequence[float], fast: Sequence[float], copied: Sequence[float],
-    slow_rate: float, fast_rate: float,
-) -> float:  # fmt: skip
+    comp: Sequence[float],
+    slow: Sequence[float],
+    fast: Sequence[float],
+    copied: Sequence[float],
+    slow_rate: float,
+    fast_rate: float,
+) -> float:
     """Play a program in SimPy.
 
     Each op is issued when the one before has finished. Its arithmetic runs on the compute stream; its
@@ -58,9 +62,13 @@ def run(
 def run_board(inst: MappingInstance, board: Board, row: int) -> float:
     """Play a row of a batch as it is mapped now."""
     return run(
-        inst.comp[row].tolist(), board.slow[row].tolist(), board.fast[row].tolist(),
-        board.copied[row].tolist(), float(inst.slow_rate[row]), float(inst.fast_rate[row]),
-    )  # fmt: skip
+        inst.comp[row].tolist(),
+        board.slow[row].tolist(),
+        board.fast[row].tolist(),
+        board.copied[row].tolist(),
+        float(inst.slow_rate[row]),
+        float(inst.fast_rate[row]),
+    )
 
 
 def run_plan(program: Program, device: Device, plan: Plan) -> float:
@@ -78,6 +86,10 @@ def run_plan(program: Program, device: Device, plan: Plan) -> float:
         for t, size in parts.items():
             copied[t] += size
     return run(
-        program.compute(device).tolist(), slow.tolist(), fast.tolist(), copied.tolist(),
-        device.slow, device.fast,
-    )  # fmt: skip
+        program.compute(device).tolist(),
+        slow.tolist(),
+        fast.tolist(),
+        copied.tolist(),
+        device.slow,
+        device.fast,
+    )

@@ -82,9 +82,13 @@ def generated(scenario: str, seed: int, buffers: int = 48) -> Buffers:
     keep = np.sort(draws.generator(seed, "slack").permutation(buffers)[: max(buffers * 5 // 6, 1)])
     assert made.known is not None
     return Buffers(
-        f"slack-{seed}", made.lower[keep], made.upper[keep], made.size[keep], made.capacity,
+        f"slack-{seed}",
+        made.lower[keep],
+        made.upper[keep],
+        made.size[keep],
+        made.capacity,
         made.known[keep],
-    )  # fmt: skip
+    )
 
 
 def public(name: str) -> Buffers:
@@ -109,9 +113,14 @@ class PackingSimulator(Backend[PackingOutcome, NextBuffer]):
     changing = ("instances", "_stack")
 
     def __init__(
-        self, problem: Packing, scenario: str = "tight", num_envs: int = 1,
-        buffers: int | None = None, file: str | None = None, capacity: int | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        problem: Packing,
+        scenario: str = "tight",
+        num_envs: int = 1,
+        buffers: int | None = None,
+        file: str | None = None,
+        capacity: int | None = None,
+    ) -> None:
         if scenario not in SCENARIOS:
             raise unknown("scenario", scenario, SCENARIOS)
         if num_envs < 1:
@@ -133,20 +142,29 @@ class PackingSimulator(Backend[PackingOutcome, NextBuffer]):
         if most > problem.n_max:
             raise AllocgymError(f"n_max: {most} buffers, {problem.n_max} rows; raise n_max")
         spec = Spec(
-            problem=problem.id, scenario=scenario, backend="twin",
-            claimants=tuple(f"buffer-{i}" for i in range(problem.n_max)), n_max=problem.n_max,
-            unit="decision", horizon=most, batch_size=num_envs,
-            capabilities=frozenset({"oracle", "state"}), details={},
-        )  # fmt: skip
+            problem=problem.id,
+            scenario=scenario,
+            backend="twin",
+            claimants=tuple(f"buffer-{i}" for i in range(problem.n_max)),
+            n_max=problem.n_max,
+            unit="decision",
+            horizon=most,
+            batch_size=num_envs,
+            capabilities=frozenset({"oracle", "state"}),
+            details={},
+        )
         super().__init__(spec, problem)
         self.instances: list[Buffers | None] = [None] * num_envs
         n = problem.n_max
         self._state = PackingState(
-            present=np.zeros((num_envs, n), bool), offset=np.full((num_envs, n), -1, np.int64),
-            **{k: np.zeros((num_envs, n), np.int64)
-               for k in ("lower", "upper", "size", "contention", "top", "near")},
+            present=np.zeros((num_envs, n), bool),
+            offset=np.full((num_envs, n), -1, np.int64),
+            **{
+                k: np.zeros((num_envs, n), np.int64)
+                for k in ("lower", "upper", "size", "contention", "top", "near")
+            },
             **{k: np.ones(num_envs, np.int64) for k in ("capacity", "peak", "height")},
-        )  # fmt: skip
+        )
         self._stack = np.zeros((num_envs, n), np.int64)
         self._count = np.zeros(num_envs, np.int64)
 
@@ -163,9 +181,12 @@ class PackingSimulator(Backend[PackingOutcome, NextBuffer]):
             self.instances[row] = b
             n = len(b.size)
             for wide, value in (
-                (s.lower, b.lower), (s.upper, b.upper), (s.size, b.size), (s.contention, b.contention),
+                (s.lower, b.lower),
+                (s.upper, b.upper),
+                (s.size, b.size),
+                (s.contention, b.contention),
                 (s.present, True),
-            ):  # fmt: skip
+            ):
                 wide[row] = 0
                 wide[row, :n] = value
             s.offset[row] = -1
@@ -187,10 +208,15 @@ class PackingSimulator(Backend[PackingOutcome, NextBuffer]):
         self._state = s
         batch = len(spent)
         return PackingOutcome(
-            spent=spent, seconds=np.zeros(batch), ready=s.present.copy(), valid=np.ones(batch, bool),
-            failure=np.zeros(batch, np.int64), done=self._count >= s.present.sum(1), state=s,
+            spent=spent,
+            seconds=np.zeros(batch),
+            ready=s.present.copy(),
+            valid=np.ones(batch, bool),
+            failure=np.zeros(batch, np.int64),
+            done=self._count >= s.present.sum(1),
+            state=s,
             step=self._count.copy(),
-        )  # fmt: skip
+        )
 
     def _budget(self) -> np.ndarray:
         total: np.ndarray = self._state.present.sum(1)

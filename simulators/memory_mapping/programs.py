@@ -161,8 +161,12 @@ def vit(d: int = 384, layers: int = 4, patches: int = 196) -> Program:
 
 
 FAMILIES: dict[str, Callable[..., Program]] = {
-    "gpt": gpt, "moe": moe, "resnet": resnet, "unet": unet, "vit": vit,
-}  # fmt: skip
+    "gpt": gpt,
+    "moe": moe,
+    "resnet": resnet,
+    "unet": unet,
+    "vit": vit,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,20 +195,33 @@ def made(family: str, arguments: tuple[int, ...]) -> Program:
 
 
 TRAIN = (
-    Entry("gpt", (256, 2, 256)), Entry("gpt", (512, 2, 256)), Entry("gpt", (384, 3, 192)),
-    Entry("gpt", (256, 3, 384)), Entry("gpt", (640, 2, 128)),
-    Entry("moe", (256, 1, 256, 4)), Entry("moe", (384, 2, 128, 4)), Entry("moe", (512, 1, 256, 8)),
+    Entry("gpt", (256, 2, 256)),
+    Entry("gpt", (512, 2, 256)),
+    Entry("gpt", (384, 3, 192)),
+    Entry("gpt", (256, 3, 384)),
+    Entry("gpt", (640, 2, 128)),
+    Entry("moe", (256, 1, 256, 4)),
+    Entry("moe", (384, 2, 128, 4)),
+    Entry("moe", (512, 1, 256, 8)),
     Entry("moe", (256, 2, 384, 2)),
-    Entry("resnet", (56, 32, 4, 1)), Entry("resnet", (56, 64, 3, 2)), Entry("resnet", (28, 64, 3, 2)),
-    Entry("resnet", (64, 48, 4, 1)), Entry("resnet", (80, 32, 3, 1)),
-)  # fmt: skip
+    Entry("resnet", (56, 32, 4, 1)),
+    Entry("resnet", (56, 64, 3, 2)),
+    Entry("resnet", (28, 64, 3, 2)),
+    Entry("resnet", (64, 48, 4, 1)),
+    Entry("resnet", (80, 32, 3, 1)),
+)
 """Small programs of three families."""
 
 TEST = (
-    Entry("gpt", (512, 4, 256)), Entry("gpt", (768, 6, 384)), Entry("moe", (512, 3, 256, 8)),
-    Entry("resnet", (112, 64, 4, 2)), Entry("unet", (64, 32, 3)), Entry("unet", (96, 64, 4)),
-    Entry("vit", (384, 6, 196)), Entry("vit", (512, 4, 324)),
-)  # fmt: skip
+    Entry("gpt", (512, 4, 256)),
+    Entry("gpt", (768, 6, 384)),
+    Entry("moe", (512, 3, 256, 8)),
+    Entry("resnet", (112, 64, 4, 2)),
+    Entry("unet", (64, 32, 3)),
+    Entry("unet", (96, 64, 4)),
+    Entry("vit", (384, 6, 196)),
+    Entry("vit", (512, 4, 324)),
+)
 """Larger programs of those families, and two families that training never sees."""
 
 BAND = (0.3, 0.5, 0.8)

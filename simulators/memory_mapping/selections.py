@@ -113,9 +113,12 @@ class SelectionSimulator(Backend[SelectionOutcome, StrategyChoice]):
     changing = ("walks",)
 
     def __init__(
-        self, problem: StrategySelection, scenario: str = "train", num_envs: int = 1,
+        self,
+        problem: StrategySelection,
+        scenario: str = "train",
+        num_envs: int = 1,
         instance: str | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         if scenario not in SCENARIOS:
             raise unknown("scenario", scenario, SCENARIOS)
         if num_envs < 1:
@@ -132,12 +135,17 @@ class SelectionSimulator(Backend[SelectionOutcome, StrategyChoice]):
             raise AllocgymError(f"n_max: {most} strategies, {problem.n_max} rows; raise n_max")
         self._nodes = nodes
         spec = Spec(
-            problem=problem.id, scenario=scenario, backend="twin",
-            claimants=tuple(f"strategy-{i}" for i in range(problem.n_max)), n_max=problem.n_max,
-            unit="decision", horizon=max((len(p.costs) for p in self._bank), default=nodes),
-            batch_size=num_envs, capabilities=frozenset({"oracle", "state"}),
+            problem=problem.id,
+            scenario=scenario,
+            backend="twin",
+            claimants=tuple(f"strategy-{i}" for i in range(problem.n_max)),
+            n_max=problem.n_max,
+            unit="decision",
+            horizon=max((len(p.costs) for p in self._bank), default=nodes),
+            batch_size=num_envs,
+            capabilities=frozenset({"oracle", "state"}),
             details={"instance": instance},
-        )  # fmt: skip
+        )
         super().__init__(spec, problem)
         self.walks: list[Walk] = []
 
@@ -176,14 +184,20 @@ class SelectionSimulator(Backend[SelectionOutcome, StrategyChoice]):
             legal[row, : len(found)] = fine
             present[row, : len(found)] = True
         return SelectionOutcome(
-            spent=spent, seconds=np.zeros(batch), ready=present.copy(), valid=np.ones(batch, bool),
-            failure=np.zeros(batch, np.int64), done=np.array([w.done for w in self.walks]),
-            table=table, legal=legal, present=present,
+            spent=spent,
+            seconds=np.zeros(batch),
+            ready=present.copy(),
+            valid=np.ones(batch, bool),
+            failure=np.zeros(batch, np.int64),
+            done=np.array([w.done for w in self.walks]),
+            table=table,
+            legal=legal,
+            present=present,
             step=np.array([w.step for w in self.walks]),
             total=np.array([len(w.choice) for w in self.walks]),
             cost=np.array([w.cost for w in self.walks]),
             broken=np.array([w.broken for w in self.walks]),
-        )  # fmt: skip
+        )
 
     def _budget(self) -> np.ndarray:
         return np.array([len(w.choice) for w in self.walks], np.int64)

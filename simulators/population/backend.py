@@ -69,13 +69,17 @@ class PopulationSimulator(Backend[PopulationOutcome, Plan]):
         self.engine = engine
         horizon = self.scenario.horizon[1]
         spec = Spec(
-            problem=problem.id, scenario=self.scenario.name, backend=engine,
-            claimants=tuple(f"member-{i}" for i in range(problem.n_max)), n_max=problem.n_max,
+            problem=problem.id,
+            scenario=self.scenario.name,
+            backend=engine,
+            claimants=tuple(f"member-{i}" for i in range(problem.n_max)),
+            n_max=problem.n_max,
             unit="optimiser step of a member",
             horizon=horizon * (self.scenario.members if self.scenario.asynchronous else 1),
-            batch_size=num_envs, capabilities=frozenset({"state", "oracle"}),
+            batch_size=num_envs,
+            capabilities=frozenset({"state", "oracle"}),
             details={"scenario": dataclasses.asdict(self.scenario), "knobs": problem.knobs},
-        )  # fmt: skip
+        )
         super().__init__(spec, problem)
         self.problem: Population = problem
         self._sampled: scenarios.Sampled | None = None
@@ -106,12 +110,15 @@ class PopulationSimulator(Backend[PopulationOutcome, Plan]):
         steps = np.zeros((n, batch), np.int64)
         fresh: dict[str, Any] = {
             "_members": self.family.begin(new.parameters, self._full(new.knobs), steps),
-            "_knobs": new.knobs, "_used": steps, "_alive": np.ones((n, batch), bool),
-            "_period": np.zeros(batch, np.int64), "_left": new.instance.total,
+            "_knobs": new.knobs,
+            "_used": steps,
+            "_alive": np.ones((n, batch), bool),
+            "_period": np.zeros(batch, np.int64),
+            "_left": new.instance.total,
             "_clock": np.zeros((n, batch)),
             "_streams": draws.stream(seeds, "report", n),
             "_costs": draws.stream(seeds, "cost", 3 * n),
-        }  # fmt: skip
+        }
         if where.all() or self._sampled is None:
             self._sampled = new
             for name, value in fresh.items():
@@ -119,9 +126,11 @@ class PopulationSimulator(Backend[PopulationOutcome, Plan]):
         else:
             old = self._sampled
             self._sampled = scenarios.Sampled(
-                old.instance.where(where, new.instance), _mix(where, new.parameters, old.parameters),
-                np.where(where, new.knobs, old.knobs), np.where(where, new.noise, old.noise),
-            )  # fmt: skip
+                old.instance.where(where, new.instance),
+                _mix(where, new.parameters, old.parameters),
+                np.where(where, new.knobs, old.knobs),
+                np.where(where, new.noise, old.noise),
+            )
             for name, value in fresh.items():
                 setattr(self, name, _mix(where, value, getattr(self, name)))
         loss = self.family.loss(self.sampled.parameters, self._members)
@@ -142,9 +151,12 @@ class PopulationSimulator(Backend[PopulationOutcome, Plan]):
 
         own = np.tile(np.arange(n), (batch, 1))
         return self._report(
-            kept(np.zeros(batch, np.int64), "spent"), kept(np.zeros(batch), "seconds"),
-            kept(np.zeros(batch, np.int64), "failure"), kept(everyone.T, "ready"), kept(own, "donor"),
-        )  # fmt: skip
+            kept(np.zeros(batch, np.int64), "spent"),
+            kept(np.zeros(batch), "seconds"),
+            kept(np.zeros(batch, np.int64), "failure"),
+            kept(everyone.T, "ready"),
+            kept(own, "donor"),
+        )
 
     def _spend(self, decision: Plan) -> PopulationOutcome:
         inst = self.sampled.instance
@@ -199,19 +211,34 @@ class PopulationSimulator(Backend[PopulationOutcome, Plan]):
         return np.where(last, present, reports), np.where(last, longest, soonest)
 
     def _report(
-        self, spent: np.ndarray, seconds: np.ndarray, failure: np.ndarray, ready: np.ndarray,
+        self,
+        spent: np.ndarray,
+        seconds: np.ndarray,
+        failure: np.ndarray,
+        ready: np.ndarray,
         donor: np.ndarray,
-    ) -> PopulationOutcome:  # fmt: skip
+    ) -> PopulationOutcome:
         inst = self.sampled.instance
         batch = self.spec.batch_size
         grant = np.minimum((ready & inst.present).sum(1) * inst.interval, self._left)
         return PopulationOutcome(
-            spent=spent, seconds=seconds, ready=ready & inst.present, valid=np.ones(batch, bool),
-            failure=failure, done=self._left <= 0, scores=self._scores.T.clip(1e-12, WORST),
-            heldout=self._heldout.T.clip(1e-12, WORST), alive=self._alive.T,
-            knobs=np.ascontiguousarray(self._knobs.transpose(2, 1, 0)), donor=donor,
-            used=self._used.T, grant=grant, left=self._left, period=self._period, instance=inst,
-        )  # fmt: skip
+            spent=spent,
+            seconds=seconds,
+            ready=ready & inst.present,
+            valid=np.ones(batch, bool),
+            failure=failure,
+            done=self._left <= 0,
+            scores=self._scores.T.clip(1e-12, WORST),
+            heldout=self._heldout.T.clip(1e-12, WORST),
+            alive=self._alive.T,
+            knobs=np.ascontiguousarray(self._knobs.transpose(2, 1, 0)),
+            donor=donor,
+            used=self._used.T,
+            grant=grant,
+            left=self._left,
+            period=self._period,
+            instance=inst,
+        )
 
 
 def _mix(where: np.ndarray, new: Any, old: Any) -> Any:

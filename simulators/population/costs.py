@@ -56,9 +56,13 @@ class CostModel:
 
 
 def work_seconds(
-    model: CostModel, steps: np.ndarray, copies: np.ndarray, jitter: np.ndarray,
-    straggle: np.ndarray, fail: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    model: CostModel,
+    steps: np.ndarray,
+    copies: np.ndarray,
+    jitter: np.ndarray,
+    straggle: np.ndarray,
+    fail: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
     """Seconds of device time of each member, and which of them failed once.
 
     Args:

@@ -90,9 +90,12 @@ class NoisyQuadratic(Family):
         noise = np.exp(draw.one("gradient-noise", np.log(0.05), np.log(2.0)))
         floor = np.exp(draw.one("floor", np.log(2e-4), np.log(2e-3)))
         return {
-            "curvature": curvature, "edge": edge, "floor": floor,
-            "start": index**spread / self.modes, "noise": noise * curvature * edge / 2,
-        }  # fmt: skip
+            "curvature": curvature,
+            "edge": edge,
+            "floor": floor,
+            "start": index**spread / self.modes,
+            "noise": noise * curvature * edge / 2,
+        }
 
     def begin(self, parameters: Arrays, knobs: np.ndarray, steps: np.ndarray) -> Arrays:
         """See `Family.begin`: every member starts from the same distribution."""
@@ -170,9 +173,13 @@ class MultiPowerFamily(Family):
         summed = (level - peak / (2 * self.ramp)) * (multipower.WARMUP / self.ramp)
         since[: self.ramp] = np.cumsum(summed[::-1], 0)[::-1]
         return {
-            "fall": fall, "now": now, "since": since, "total": summed.sum(0)[None],
-            "rate": peak[None].copy(), "used": np.full((1, *peak.shape), self.ramp, float),
-        }  # fmt: skip
+            "fall": fall,
+            "now": now,
+            "since": since,
+            "total": summed.sum(0)[None],
+            "rate": peak[None].copy(),
+            "used": np.full((1, *peak.shape), self.ramp, float),
+        }
 
     def train(
         self, parameters: Arrays, state: Arrays, knobs: np.ndarray, steps: np.ndarray
@@ -190,9 +197,13 @@ class MultiPowerFamily(Family):
         since = state["since"] + more * (slot < used)
         held = np.where(steps[None] > 0, rate[None], state["rate"])
         return {
-            "fall": fall, "now": now, "since": since, "total": state["total"] + more,
-            "rate": held, "used": used,
-        }  # fmt: skip
+            "fall": fall,
+            "now": now,
+            "since": since,
+            "total": state["total"] + more,
+            "rate": held,
+            "used": used,
+        }
 
     def loss(self, parameters: Arrays, state: Arrays) -> np.ndarray:
         """See `Family.loss`."""

@@ -139,9 +139,14 @@ def fit(size: str, names: Iterable[str] = FITTED_ON) -> MultiPower:
 
     start = np.log(START)
     found = least_squares(
-        residuals, start, loss="soft_l1", f_scale=1e-3, x_scale="jac", max_nfev=300,
+        residuals,
+        start,
+        loss="soft_l1",
+        f_scale=1e-3,
+        x_scale="jac",
+        max_nfev=300,
         bounds=(start - 3, start + 3),
-    )  # fmt: skip
+    )
     return MultiPower(*(float(v) for v in np.exp(found.x)))
 
 
@@ -172,18 +177,20 @@ def main() -> None:
         held = [v for k, v in error.items() if k not in FITTED_ON]
         parameters = {k: round(v, 6) for k, v in dataclasses.asdict(law).items()}
         found[size] = {
-            "parameters": parameters, "mean absolute error": error,
+            "parameters": parameters,
+            "mean absolute error": error,
             "held-out mean absolute error": round(float(np.mean(held)), 5),
-        }  # fmt: skip
+        }
         print(size, parameters, error)
     write_json(
         Path(__file__).parent / "fits" / "multipower.json",
         {
             "source": "github.com/thu-yao-01-luo/MultiPowerLaw @ 8da9f19 (MIT): loss curves",
             "unit": "nats per token; sizes in millions of parameters",
-            "fitted on": list(FITTED_ON), "sizes": found,
+            "fitted on": list(FITTED_ON),
+            "sizes": found,
         },
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

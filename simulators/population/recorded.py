@@ -46,9 +46,7 @@ class Table:
     target: float | None = None
 
 
-def _table(
-    name: str, valid: np.ndarray, test: np.ndarray, target: float | None = None
-) -> Table:  # fmt: skip
+def _table(name: str, valid: np.ndarray, test: np.ndarray, target: float | None = None) -> Table:
     """Clean raw losses ``(configurations, POINTS)``; NaN ends a curve."""
     usable = np.isfinite(valid[:, 0])
     valid, test = valid[usable].astype(float), test[usable].astype(float)
@@ -62,9 +60,12 @@ def _table(
     length = valid.shape[1] - 1 - ended.sum(1)
     floor = 1e-4
     return Table(
-        name, np.maximum(lowest / scale, floor), np.maximum(reached / scale, floor), length,
+        name,
+        np.maximum(lowest / scale, floor),
+        np.maximum(reached / scale, floor),
+        length,
         None if target is None else max(target / scale, floor),
-    )  # fmt: skip
+    )
 
 
 @functools.cache
@@ -186,9 +187,12 @@ class RecordedCurves(Backend[CurveOutcome, Allotment]):
     """
 
     def __init__(
-        self, problem: CurveBudget, scenario: str | Scenario = "synthetic", num_envs: int = 1,
+        self,
+        problem: CurveBudget,
+        scenario: str | Scenario = "synthetic",
+        num_envs: int = 1,
         **overrides: Any,
-    ) -> None:  # fmt: skip
+    ) -> None:
         if isinstance(scenario, str):
             if scenario not in TABLES:
                 raise unknown("scenario", scenario, TABLES)
@@ -204,12 +208,17 @@ class RecordedCurves(Backend[CurveOutcome, Allotment]):
         self._tables = self.scenario.tables()
         self._total = round(self.scenario.full * (POINTS - 1))
         spec = Spec(
-            problem=problem.id, scenario=self.scenario.name, backend="replay",
+            problem=problem.id,
+            scenario=self.scenario.name,
+            backend="replay",
             claimants=tuple(f"configuration-{i}" for i in range(problem.n_max)),
-            n_max=problem.n_max, unit="point of a curve",
-            horizon=-(-self._total // self.scenario.grant), batch_size=num_envs,
-            capabilities=frozenset(), details={"scenario": dataclasses.asdict(self.scenario)},
-        )  # fmt: skip
+            n_max=problem.n_max,
+            unit="point of a curve",
+            horizon=-(-self._total // self.scenario.grant),
+            batch_size=num_envs,
+            capabilities=frozenset(),
+            details={"scenario": dataclasses.asdict(self.scenario)},
+        )
         super().__init__(spec, problem)
         self.problem: CurveBudget = problem
         self._valid = np.ones((num_envs, problem.n_max, POINTS))
@@ -259,25 +268,44 @@ class RecordedCurves(Backend[CurveOutcome, Allotment]):
         if (units < 0).any() or (units > self.problem.room(last)).any():
             raise AllocgymError("units: more than the curves hold, or fewer than 0")
         return self._report(
-            last.instance, last.used + units, last.closed | decision.stop, units,
-            last.left - units.sum(1), last.period + 1,
-        )  # fmt: skip
+            last.instance,
+            last.used + units,
+            last.closed | decision.stop,
+            units,
+            last.left - units.sum(1),
+            last.period + 1,
+        )
 
     def _report(
-        self, instance: CurveInstance, used: np.ndarray, closed: np.ndarray, units: np.ndarray,
-        left: np.ndarray, period: np.ndarray,
-    ) -> CurveOutcome:  # fmt: skip
+        self,
+        instance: CurveInstance,
+        used: np.ndarray,
+        closed: np.ndarray,
+        units: np.ndarray,
+        left: np.ndarray,
+        period: np.ndarray,
+    ) -> CurveOutcome:
         look = used[..., None]
         valid = np.take_along_axis(self._valid, look, 2)[..., 0]
         test = np.take_along_axis(self._test, look, 2)[..., 0]
         batch = self.spec.batch_size
         out = CurveOutcome(
-            spent=units.sum(1), seconds=units.sum(1).astype(float), ready=instance.present.copy(),
-            valid=np.ones(batch, bool), failure=np.zeros(batch, np.int64),
-            done=np.zeros(batch, bool), scores=valid, heldout=test,
-            alive=(used <= self._length) | ~instance.present, closed=closed, used=used,
-            grant=left, left=left, period=period, instance=instance,
-        )  # fmt: skip
+            spent=units.sum(1),
+            seconds=units.sum(1).astype(float),
+            ready=instance.present.copy(),
+            valid=np.ones(batch, bool),
+            failure=np.zeros(batch, np.int64),
+            done=np.zeros(batch, bool),
+            scores=valid,
+            heldout=test,
+            alive=(used <= self._length) | ~instance.present,
+            closed=closed,
+            used=used,
+            grant=left,
+            left=left,
+            period=period,
+            instance=instance,
+        )
         room = self.problem.room(out).sum(1)
         out.grant = np.minimum(np.minimum(left, self.scenario.grant), room)
         out.done = out.grant == 0

@@ -64,11 +64,15 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario("stragglers", cost=STRAGGLING, asynchronous=True),
         Scenario("language-model", "multipower", interval=1000, noise=(0.0005, 0.002)),
         Scenario(
-            "language-model-hidden", "multipower", interval=1000, noise=(0.0005, 0.002),
-            horizon=(6, 40), hidden=True,
+            "language-model-hidden",
+            "multipower",
+            interval=1000,
+            noise=(0.0005, 0.002),
+            horizon=(6, 40),
+            hidden=True,
         ),
     )
-}  # fmt: skip
+}
 CONTROL = "known-edge"
 """Nothing that matters is hidden there: a tuned schedule with the whole compute is the bar."""
 
@@ -143,9 +147,14 @@ def sample(scenario: Scenario, seeds: np.ndarray, n: int, knobs: tuple[str, ...]
     ones = np.ones(batch)
     instance = PopulationInstance(
         present=np.tile(np.arange(n) < scenario.members, (batch, 1)),
-        low=np.tile(ranges[:, 0], (batch, 1)), high=np.tile(ranges[:, 1], (batch, 1)),
-        interval=np.full(batch, scenario.interval), horizon=horizon,
-        hidden=ones * scenario.hidden, edge=told, monotone=np.full(batch, family.falling),
-        noise=sd, stream=draws.stream(seeds, "resample")[0],
-    )  # fmt: skip
+        low=np.tile(ranges[:, 0], (batch, 1)),
+        high=np.tile(ranges[:, 1], (batch, 1)),
+        interval=np.full(batch, scenario.interval),
+        horizon=horizon,
+        hidden=ones * scenario.hidden,
+        edge=told,
+        monotone=np.full(batch, family.falling),
+        noise=sd,
+        stream=draws.stream(seeds, "resample")[0],
+    )
     return Sampled(instance, parameters, first, sd)

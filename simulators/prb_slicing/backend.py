@@ -52,13 +52,17 @@ class SimulatedCell(Backend[SlicingOutcome, Shares]):
             )
         self.n, self.u, self.batch = problem.n_max, self.scenario.users, num_envs
         spec = Spec(
-            problem=problem.id, scenario=self.scenario.name, backend=self.engine,
-            claimants=claimants(self.scenario.slices), n_max=problem.n_max,
+            problem=problem.id,
+            scenario=self.scenario.name,
+            backend=self.engine,
+            claimants=claimants(self.scenario.slices),
+            n_max=problem.n_max,
             unit=f"group of {self.scenario.carrier.group} resource blocks",
-            horizon=self.scenario.horizon, batch_size=num_envs,
+            horizon=self.scenario.horizon,
+            batch_size=num_envs,
             capabilities=frozenset({"state", "oracle"}),
             details={"scenario": dataclasses.asdict(self.scenario)},
-        )  # fmt: skip
+        )
         super().__init__(spec, problem)
         self.histogram = np.zeros((self.n, num_envs, fluid.CELLS)) if histogram else None
         self._workload: Workload | None = None
@@ -123,16 +127,29 @@ class SimulatedCell(Backend[SlicingOutcome, Shares]):
         most = self.scenario.carrier.blocks * self.scenario.period
         requested = p.granted + np.minimum(waiting, most)
         return SlicingOutcome(
-            spent=spent, seconds=np.where(period > 0, seconds, 0.0),
-            ready=instance.present.copy(), valid=np.ones(self.batch, bool),
-            failure=np.zeros(self.batch, np.int64), done=period >= self.scenario.horizon,
-            units=units, prbs=self.scenario.carrier.blocks_of(units),
-            arrived=rows(p.arrived), served=rows(p.served), dropped=rows(p.dropped),
-            backlog=rows(p.backlog), work=rows(p.work), granted=rows(p.granted),
-            requested=rows(requested), cqi=rows(self.workload.cqi), packets=p.packets.T.copy(),
-            late=p.late.T.copy(), late50=p.late50.T.copy(), delay=p.delay.T.copy(),
-            period=period.copy(), instance=instance,
-        )  # fmt: skip
+            spent=spent,
+            seconds=np.where(period > 0, seconds, 0.0),
+            ready=instance.present.copy(),
+            valid=np.ones(self.batch, bool),
+            failure=np.zeros(self.batch, np.int64),
+            done=period >= self.scenario.horizon,
+            units=units,
+            prbs=self.scenario.carrier.blocks_of(units),
+            arrived=rows(p.arrived),
+            served=rows(p.served),
+            dropped=rows(p.dropped),
+            backlog=rows(p.backlog),
+            work=rows(p.work),
+            granted=rows(p.granted),
+            requested=rows(requested),
+            cqi=rows(self.workload.cqi),
+            packets=p.packets.T.copy(),
+            late=p.late.T.copy(),
+            late50=p.late50.T.copy(),
+            delay=p.delay.T.copy(),
+            period=period.copy(),
+            instance=instance,
+        )
 
 
 def claimants(slices: tuple[str, ...]) -> tuple[str, ...]:
@@ -239,15 +256,21 @@ class FluidCell(SimulatedCell):
         played = self.play(blocks, self._period, keep=False)
         units = np.zeros((self.batch, self.n), np.int64)
         units[:, :k] = groups
-        out = self._report(played, first_split(s, self.n) + 0 * units, self._period,
-                           self.outcome.instance)  # fmt: skip
+        out = self._report(
+            played, first_split(s, self.n) + 0 * units, self._period, self.outcome.instance
+        )
         out.units, out.prbs = units, blocks.T.astype(np.int64)
         return out
 
     def _slice(
-        self, i: int, blocks: np.ndarray, period: np.ndarray, carries: np.ndarray, out: Played,
+        self,
+        i: int,
+        blocks: np.ndarray,
+        period: np.ndarray,
+        carries: np.ndarray,
+        out: Played,
         histogram: np.ndarray | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Play one slice: cells whose queue stays short in closed form, the others step by step."""
         s, fine = self.scenario, self.workload.fine[i]
         width = FINE_MS if fine else COARSE_MS
@@ -272,25 +295,57 @@ class FluidCell(SimulatedCell):
         if waits.any():
             columns = np.flatnonzero(waits)
             granted[:, columns] = self._stepwise(
-                i, columns, start, coming, in_steps[:, columns], number, blocks, carries, work,
-                backlog, count, missing, out, counts,
-            )  # fmt: skip
+                i,
+                columns,
+                start,
+                coming,
+                in_steps[:, columns],
+                number,
+                blocks,
+                carries,
+                work,
+                backlog,
+                count,
+                missing,
+                out,
+                counts,
+            )
         out.late[i] += missing
         out.late50[i] += missing
         fluid.enter(
-            work, backlog, count, blocks, width, s.fixed, s.target(i), out.late[i], out.late50[i],
-            out.delay[i], counts,
-        )  # fmt: skip
+            work,
+            backlog,
+            count,
+            blocks,
+            width,
+            s.fixed,
+            s.target(i),
+            out.late[i],
+            out.late50[i],
+            out.delay[i],
+            counts,
+        )
         out.delay[i] /= np.maximum(out.packets[i] - missing, 1)
         out.arrived[i, :u], out.work[i, :u] = total * carries, total
         out.granted[i, :u], out.served[i, :u] = granted, granted * carries
 
     def _stepwise(
-        self, i: int, columns: np.ndarray, start: np.ndarray, coming: np.ndarray,
-        in_steps: np.ndarray, number: np.ndarray, blocks: np.ndarray, carries: np.ndarray,
-        work: np.ndarray, backlog: np.ndarray, count: np.ndarray, missing: np.ndarray,
-        out: Played, counts: np.ndarray,
-    ) -> np.ndarray:  # fmt: skip
+        self,
+        i: int,
+        columns: np.ndarray,
+        start: np.ndarray,
+        coming: np.ndarray,
+        in_steps: np.ndarray,
+        number: np.ndarray,
+        blocks: np.ndarray,
+        carries: np.ndarray,
+        work: np.ndarray,
+        backlog: np.ndarray,
+        count: np.ndarray,
+        missing: np.ndarray,
+        out: Played,
+        counts: np.ndarray,
+    ) -> np.ndarray:
         """Follow single users of busy cells.
 
         Where bins are fine, delays of busy steps are entered user by user and their packets taken
@@ -312,9 +367,14 @@ class FluidCell(SimulatedCell):
         done = work[columns].reshape(m, steps, fine).sum(2) - np.diff(level, axis=1)
         in_order = np.ascontiguousarray(in_steps.transpose(2, 0, 1))
         x = stepping.step_users(
-            start[:, columns], in_order, np.ascontiguousarray(np.maximum(done, 0).T), carried,
-            s.queue / carried, average, s.scheduler(i),
-        )  # fmt: skip
+            start[:, columns],
+            in_order,
+            np.ascontiguousarray(np.maximum(done, 0).T),
+            carried,
+            s.queue / carried,
+            average,
+            s.scheduler(i),
+        )
         self._average[i, :u, columns] = average.T
         out.dropped[i, :u, columns] = (x.dropped * carried).T
         if fine == 1:
@@ -324,10 +384,25 @@ class FluidCell(SimulatedCell):
             missing[columns] += gone.sum(1)
             return x.granted
         stepping.follow(
-            x.given, x.waiting, x.lost, columns, backlog[columns].reshape(m, steps, fine).max(2),
-            blocks[columns] * self.dtype(SHORT * s.target(i)), blocks[columns], coming, number, width,
-            s.fixed, s.target(i), count, out.late[i], out.late50[i], out.delay[i], missing, counts,
-        )  # fmt: skip
+            x.given,
+            x.waiting,
+            x.lost,
+            columns,
+            backlog[columns].reshape(m, steps, fine).max(2),
+            blocks[columns] * self.dtype(SHORT * s.target(i)),
+            blocks[columns],
+            coming,
+            number,
+            width,
+            s.fixed,
+            s.target(i),
+            count,
+            out.late[i],
+            out.late50[i],
+            out.delay[i],
+            missing,
+            counts,
+        )
         return x.granted
 
 

@@ -20,10 +20,16 @@ from allocgym.simulators.prb_slicing.traffic import Trace
 SOURCE = "github.com/genesys-neu/TRACTOR @ f2f052c (MIT)"
 LEVELS = 8
 COLUMNS = {
-    "dl_mcs": "mcs", "dl_buffer [bytes]": "buffer", "tx_brate downlink [Mbps]": "rate",
-    "dl_cqi": "cqi", "sum_requested_prbs": "requested", "sum_granted_prbs": "granted",
-    "slice_prb": "prb", "Timestamp": "time", "IMSI": "imsi",
-}  # fmt: skip
+    "dl_mcs": "mcs",
+    "dl_buffer [bytes]": "buffer",
+    "tx_brate downlink [Mbps]": "rate",
+    "dl_cqi": "cqi",
+    "sum_requested_prbs": "requested",
+    "sum_granted_prbs": "granted",
+    "slice_prb": "prb",
+    "Timestamp": "time",
+    "IMSI": "imsi",
+}
 
 
 def kpi_rows() -> Any:
@@ -56,17 +62,22 @@ def fit_channel(rows: Any) -> dict[str, Any]:
     def summary(part: list[Any]) -> dict[str, float]:
         mean, sd, lag = (np.array([r[k] for r in part]) for k in (1, 2, 3))
         return {
-            "mean": round(float(mean.mean()), 3), "mean_sd": round(float(mean.std(ddof=1)), 3),
+            "mean": round(float(mean.mean()), 3),
+            "mean_sd": round(float(mean.std(ddof=1)), 3),
             "sd": round(float(np.sqrt((sd**2).mean())), 3),
             "rho_250ms": round(float(np.median(lag)), 3),
-        }  # fmt: skip
+        }
 
     fit, held = summary(train), summary(test)
     return {
-        **fit, "source": SOURCE, "data": "logs: dl_cqi by user and run",
-        "users": len(train), "held_out": held, "held_out_users": len(test),
+        **fit,
+        "source": SOURCE,
+        "data": "logs: dl_cqi by user and run",
+        "users": len(train),
+        "held_out": held,
+        "held_out_users": len(test),
         "held_out_error": {k: round(abs(fit[k] - held[k]), 3) for k in fit},
-    }  # fmt: skip
+    }
 
 
 def statistics(traces: list[Trace]) -> dict[str, float]:
@@ -76,10 +87,11 @@ def statistics(traces: list[Trace]) -> dict[str, float]:
     lag = np.corrcoef(rate[1:], rate[:-1])[0, 1] if rate.std() > 0 else 0.0
     return {
         "mean_mbps": round(float(rate.mean()), 5),
-        "cv": round(float(rate.std() / rate.mean()), 3), "lag1": round(float(lag), 3),
+        "cv": round(float(rate.std() / rate.mean()), 3),
+        "lag1": round(float(lag), 3),
         "active": round(float((bins > 0).mean()), 4),
         "p99_mbps": round(float(np.quantile(rate, 0.99)), 3),
-    }  # fmt: skip
+    }
 
 
 def fit_kind(traces: list[Trace]) -> dict[str, Any]:
@@ -110,7 +122,7 @@ def fit_kind(traces: list[Trace]) -> dict[str, Any]:
         "levels": [[0.0]] + [np.round(np.quantile(m, grid), 1).tolist() for m in members[1:]],
         "packet_sizes": np.round(np.quantile(sizes, grid), 1).tolist(),
         "burst_packets": np.round(np.quantile(np.concatenate(bursts), grid), 2).tolist(),
-    }  # fmt: skip
+    }
 
 
 def fit_traffic() -> dict[str, Any]:
@@ -119,9 +131,11 @@ def fit_traffic() -> dict[str, Any]:
     out: dict[str, Any] = {"source": SOURCE, "data": "raw: downlink packets"}
     for kind, traces in train.items():
         out[kind] = {
-            **fit_kind(traces), "files": [t.name for t in traces],
-            "recorded": statistics(traces), "held_out": statistics(test[kind]),
-        }  # fmt: skip
+            **fit_kind(traces),
+            "files": [t.name for t in traces],
+            "recorded": statistics(traces),
+            "held_out": statistics(test[kind]),
+        }
     return out
 
 

@@ -181,10 +181,15 @@ class Workload:
                 ends = np.cumsum(pieces) - 1
                 last[ends] = True
                 piece[ends] += size % pieces
-                parts.append((
-                    np.repeat(time, pieces), piece, np.full(piece.size, i),
-                    np.full(piece.size, u), last,
-                ))  # fmt: skip
+                parts.append(
+                    (
+                        np.repeat(time, pieces),
+                        piece,
+                        np.full(piece.size, i),
+                        np.full(piece.size, u),
+                        last,
+                    )
+                )
         if not parts:
             empty = np.zeros(0, np.int64)
             return Packets(np.zeros(0), empty, empty, empty, np.zeros(0, bool))
@@ -206,8 +211,13 @@ class Workload:
             return np.tile(values, (batch, 1))
 
         return SlicingInstance(
-            present=row(present), kind=row(kind), users=self.users.T.copy(),
-            active=self.active.transpose(2, 0, 1).copy(), target=row(target),
-            budget=np.full(batch, s.carrier.groups), blocks=np.full(batch, float(s.carrier.blocks)),
-            horizon=np.full(batch, s.horizon), period=np.full(batch, s.period),
-        )  # fmt: skip
+            present=row(present),
+            kind=row(kind),
+            users=self.users.T.copy(),
+            active=self.active.transpose(2, 0, 1).copy(),
+            target=row(target),
+            budget=np.full(batch, s.carrier.groups),
+            blocks=np.full(batch, float(s.carrier.blocks)),
+            horizon=np.full(batch, s.horizon),
+            period=np.full(batch, s.period),
+        )

@@ -96,9 +96,7 @@ def fair_fill(
     return out
 
 
-def lindley(
-    start: np.ndarray, work: np.ndarray, blocks: np.ndarray, width: float
-) -> np.ndarray:  # fmt: skip
+def lindley(start: np.ndarray, work: np.ndarray, blocks: np.ndarray, width: float) -> np.ndarray:
     """Backlog at the end of every bin of a slice with a constant rate.
 
     Lindley's recursion solved by a running minimum. In bins of a TTI (or finer), what comes in a
@@ -169,10 +167,18 @@ def gather(
 
 @kernel
 def enter(
-    work: np.ndarray, backlog: np.ndarray, count: np.ndarray, blocks: np.ndarray, width: float,
-    fixed: float, target: float, late: np.ndarray, late50: np.ndarray, delay: np.ndarray,
+    work: np.ndarray,
+    backlog: np.ndarray,
+    count: np.ndarray,
+    blocks: np.ndarray,
+    width: float,
+    fixed: float,
+    target: float,
+    late: np.ndarray,
+    late50: np.ndarray,
+    delay: np.ndarray,
     histogram: np.ndarray,
-) -> None:  # fmt: skip
+) -> None:
     """Enter the packets of every bin by the slice's backlog, fixed + backlog / rate.
 
     Half a TTI to the next boundary on average, then what is ahead at the slice's rate, a TTI at

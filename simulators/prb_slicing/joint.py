@@ -11,9 +11,13 @@ from allocgym.simulators.prb_slicing.fluid import Played
 
 
 def play_joint(
-    cell: Any, blocks: np.ndarray, period: np.ndarray, carries: np.ndarray, out: Played,
+    cell: Any,
+    blocks: np.ndarray,
+    period: np.ndarray,
+    carries: np.ndarray,
+    out: Played,
     histogram: np.ndarray | None,
-) -> None:  # fmt: skip
+) -> None:
     """Play a period millisecond by millisecond, every user with a queue of its own.
 
     With ``pool`` all users share all blocks max-min; with ``borrow`` each slice has its own first
@@ -48,9 +52,7 @@ def play_joint(
         if s.pool:
             given = fluid.water_fill(work.reshape(n * u, batch), every).reshape(n, u, batch)
         else:
-            given = np.stack([
-                fluid.water_fill(work[i], blocks[i].astype(dtype)) for i in range(n)
-            ])  # fmt: skip
+            given = np.stack([fluid.water_fill(work[i], blocks[i].astype(dtype)) for i in range(n)])
             spare = every - given.sum((0, 1))
             rest = (work - given).reshape(n * u, batch)
             given += fluid.water_fill(rest, np.maximum(spare, 0)).reshape(n, u, batch)

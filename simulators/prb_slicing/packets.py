@@ -86,9 +86,13 @@ class Cell:
         begin = period * self.scenario.period
         packets = self.owner.workload.packets(self.column, period)
         rows = zip(
-            packets.time.tolist(), packets.size.tolist(), packets.row.tolist(),
-            packets.user.tolist(), packets.last.tolist(), strict=True,
-        )  # fmt: skip
+            packets.time.tolist(),
+            packets.size.tolist(),
+            packets.row.tolist(),
+            packets.user.tolist(),
+            packets.last.tolist(),
+            strict=True,
+        )
         most, out = self.scenario.queue, self.out
         for time, size, i, u, last in rows:
             at = begin + time

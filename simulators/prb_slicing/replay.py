@@ -32,9 +32,8 @@ class Replay(Backend[SlicingOutcome, Shares]):
     """
 
     def __init__(
-        self, problem: PRBSlicing, folder: str | Path, scenario: Any = "recorded",
-        num_envs: int = 1,
-    ) -> None:  # fmt: skip
+        self, problem: PRBSlicing, folder: str | Path, scenario: Any = "recorded", num_envs: int = 1
+    ) -> None:
         if num_envs != 1:
             raise AllocgymError(f"num_envs: a recording is one cell, given {num_envs}")
         path = Path(folder) / "journal.jsonl"
@@ -56,12 +55,17 @@ class Replay(Backend[SlicingOutcome, Shares]):
         self._budget_ = int(first.budget[0]) * (len(self._recorded) - 1)
         super().__init__(
             Spec(
-                problem=problem.id, scenario=str(scenario), backend="replay",
-                claimants=tuple(KINDS[k] for k in first.kind[0][present]), n_max=problem.n_max,
-                unit="group of resource blocks", horizon=len(self._recorded) - 1, batch_size=1,
+                problem=problem.id,
+                scenario=str(scenario),
+                backend="replay",
+                claimants=tuple(KINDS[k] for k in first.kind[0][present]),
+                n_max=problem.n_max,
+                unit="group of resource blocks",
+                horizon=len(self._recorded) - 1,
+                batch_size=1,
             ),
             problem,
-        )  # fmt: skip
+        )
 
     def _reset(self, seeds: np.ndarray, where: np.ndarray) -> SlicingOutcome:
         self._at = 0

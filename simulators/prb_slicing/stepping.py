@@ -7,13 +7,7 @@ import dataclasses
 import numpy as np
 
 from allocgym.envs.core.kernels import kernel
-from allocgym.simulators.prb_slicing.fluid import (
-    STEP,
-    fair_fill,
-    late_share,
-    softmax_fill,
-    tally,
-)
+from allocgym.simulators.prb_slicing.fluid import STEP, fair_fill, late_share, softmax_fill, tally
 
 
 @dataclasses.dataclass
@@ -35,9 +29,14 @@ class Steps:
 
 
 def step_users(
-    work: np.ndarray, coming: np.ndarray, capacity: np.ndarray, carries: np.ndarray,
-    most: np.ndarray, average: np.ndarray, scheduler: str,
-) -> Steps:  # fmt: skip
+    work: np.ndarray,
+    coming: np.ndarray,
+    capacity: np.ndarray,
+    carries: np.ndarray,
+    most: np.ndarray,
+    average: np.ndarray,
+    scheduler: str,
+) -> Steps:
     """Step every user's own queue through a period under a scheduler, `STEP` ms at a time.
 
     Args:
@@ -94,9 +93,13 @@ def share_equally(need: np.ndarray, capacity: np.ndarray, out: np.ndarray) -> No
 
 @kernel
 def _serve(
-    work: np.ndarray, given: np.ndarray, coming: np.ndarray, most: np.ndarray, dropped: np.ndarray,
+    work: np.ndarray,
+    given: np.ndarray,
+    coming: np.ndarray,
+    most: np.ndarray,
+    dropped: np.ndarray,
     lost: np.ndarray,
-) -> None:  # fmt: skip
+) -> None:
     """Take what was given from the queues; a full one turns away what comes, not what waits."""
     users, batch = work.shape
     for v in range(users):
@@ -110,11 +113,25 @@ def _serve(
 
 @kernel
 def follow(
-    given: np.ndarray, waiting: np.ndarray, lost: np.ndarray, columns: np.ndarray, peak: np.ndarray,
-    tight: np.ndarray, blocks: np.ndarray, coming: np.ndarray, number: np.ndarray,
-    width: float, fixed: float, target: float, count: np.ndarray, late: np.ndarray,
-    late50: np.ndarray, delay: np.ndarray, missing: np.ndarray, histogram: np.ndarray,
-) -> None:  # fmt: skip
+    given: np.ndarray,
+    waiting: np.ndarray,
+    lost: np.ndarray,
+    columns: np.ndarray,
+    peak: np.ndarray,
+    tight: np.ndarray,
+    blocks: np.ndarray,
+    coming: np.ndarray,
+    number: np.ndarray,
+    width: float,
+    fixed: float,
+    target: float,
+    count: np.ndarray,
+    late: np.ndarray,
+    late50: np.ndarray,
+    delay: np.ndarray,
+    missing: np.ndarray,
+    histogram: np.ndarray,
+) -> None:
     """Enter the packets of busy steps user by user, and take them out of ``count``.
 
     What a user has been given by time t is known at the ends of steps and grows evenly while the
@@ -176,14 +193,26 @@ def follow(
             for v in range(users):
                 ahead = waiting[j, v, c]
                 last = _leaves(
-                    curve[v], curve[v, j + 1] + waiting[j + 1, v, c], begins, busy, waiting[steps, :, c],
-                    blocks[c], rate[v], rested,
-                )  # fmt: skip
+                    curve[v],
+                    curve[v, j + 1] + waiting[j + 1, v, c],
+                    begins,
+                    busy,
+                    waiting[steps, :, c],
+                    blocks[c],
+                    rate[v],
+                    rested,
+                )
                 if ahead > 1e-6:
                     first = _leaves(
-                        curve[v], curve[v, j] + ahead, begins, busy, waiting[steps, :, c], blocks[c],
-                        rate[v], rested,
-                    )  # fmt: skip
+                        curve[v],
+                        curve[v, j] + ahead,
+                        begins,
+                        busy,
+                        waiting[steps, :, c],
+                        blocks[c],
+                        rate[v],
+                        rested,
+                    )
                 else:
                     # Behind an empty queue the first packet starts when the slice does.
                     first = min((j + begins[j]) * STEP, last)
@@ -211,9 +240,15 @@ def follow(
 
 @kernel
 def _leaves(
-    curve: np.ndarray, reach: float, begins: np.ndarray, busy: np.ndarray, left: np.ndarray,
-    blocks: float, rate: float, rested: bool,
-) -> float:  # fmt: skip
+    curve: np.ndarray,
+    reach: float,
+    begins: np.ndarray,
+    busy: np.ndarray,
+    left: np.ndarray,
+    blocks: float,
+    rate: float,
+    rested: bool,
+) -> float:
     """When a user's service, ``curve (steps + 1,)``, reaches ``reach``: ms in the period."""
     steps = len(begins)
     ends = 0

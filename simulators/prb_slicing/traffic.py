@@ -33,12 +33,10 @@ BLOCK_MS = 50_000.0
 """URLLC has few files: train and test alternate in blocks of this length."""
 
 FILES: dict[str, dict[str, tuple[str, ...]]] = {
-    "mmtc": {
-        "train": ("mmtc", "mmtc_04_10", "mmtc_05_18"), "test": ("mmtc_03_03", "mmtc_11_18"),
-    },
+    "mmtc": {"train": ("mmtc", "mmtc_04_10", "mmtc_05_18"), "test": ("mmtc_03_03", "mmtc_11_18")},
     "urllc": {"train": ("urllc_04_10", "urllc_05_18"), "test": ("urllc_04_10", "urllc_05_18")},
     "embb": {"train": ("embb", "embb_04_10", "embb_05_18_a"), "test": ("embb_11_18",)},
-}  # fmt: skip
+}
 ASIDE = {"urllc": ("urll_2",), "embb": ("embb_05_18_b",)}
 """Files of one class that only ``"all"`` uses: a sparse one and an upload."""
 

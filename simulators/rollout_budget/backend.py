@@ -87,14 +87,21 @@ class RolloutSimulator(Backend[RolloutOutcome, Shares]):
         self.cost = cost or made.cost_model()
         kind = "bin" if self.bins else "row"
         spec = Spec(
-            problem=problem.id, scenario=made.name, backend=engine,
-            claimants=tuple(f"{kind}-{i}" for i in range(problem.n_max)), n_max=problem.n_max,
-            unit="rollout", horizon=made.horizon * made.rounds, batch_size=num_envs,
+            problem=problem.id,
+            scenario=made.name,
+            backend=engine,
+            claimants=tuple(f"{kind}-{i}" for i in range(problem.n_max)),
+            n_max=problem.n_max,
+            unit="rollout",
+            horizon=made.horizon * made.rounds,
+            batch_size=num_envs,
             capabilities=frozenset({"state", "oracle"}),
             details={
-                "scenario": dataclasses.asdict(made), "granularity": granularity, "dtype": dtype,
+                "scenario": dataclasses.asdict(made),
+                "granularity": granularity,
+                "dtype": dtype,
             },
-        )  # fmt: skip
+        )
         super().__init__(spec, problem)
         self._sampled: scenarios.Sampled | None = None
 
@@ -181,12 +188,18 @@ class RolloutSimulator(Backend[RolloutOutcome, Shares]):
         real = self.dtype
         zero, none = np.zeros((n, batch), real), np.zeros(batch, real)
         blank: dict[str, Any] = {
-            "shared": none, "own": np.zeros((self.scenario.families, batch), real),
-            "tried": zero, "right": zero, "mixed": zero, "tokens": zero,
-            "step": np.zeros(batch, np.int64), "round": np.zeros(batch, np.int64),
-            "ratios": np.zeros((2, batch), real), "found": np.zeros((2, batch), real),
+            "shared": none,
+            "own": np.zeros((self.scenario.families, batch), real),
+            "tried": zero,
+            "right": zero,
+            "mixed": zero,
+            "tokens": zero,
+            "step": np.zeros(batch, np.int64),
+            "round": np.zeros(batch, np.int64),
+            "ratios": np.zeros((2, batch), real),
+            "found": np.zeros((2, batch), real),
             "sums": np.zeros((3, batch)),
-        }  # fmt: skip
+        }
         if where.all() or self._sampled is None:
             self._sampled, self._streams = fresh, streams
             for name, value in blank.items():
@@ -198,10 +211,11 @@ class RolloutSimulator(Backend[RolloutOutcome, Shares]):
         else:
             old = self._sampled
             self._sampled = scenarios.Sampled(
-                old.instance.where(where, fresh.instance), old.law.merge(where, fresh.law),
+                old.instance.where(where, fresh.instance),
+                old.law.merge(where, fresh.law),
                 np.where(where, fresh.length, old.length),
                 np.where(where, fresh.prompts, old.prompts),
-            )  # fmt: skip
+            )
             self._streams = {k: np.where(where, streams[k], v) for k, v in self._streams.items()}
             for name, value in blank.items():
                 setattr(self, f"_{name}", np.where(where, value, getattr(self, f"_{name}")))
@@ -259,10 +273,14 @@ class RolloutSimulator(Backend[RolloutOutcome, Shares]):
         fresh = tokens
         tokens = self._tokens + tokens
         drawn = costs.durations(
-            self.cost, units, fresh, mean,
+            self.cost,
+            units,
+            fresh,
+            mean,
             draws.short_normals(self._streams["lane"], index, self.cost.lanes, self.dtype),
-            draws.uniform(self._streams["failure"], index)[0], update,
-        )  # fmt: skip
+            draws.uniform(self._streams["failure"], index)[0],
+            update,
+        )
         seconds = costs.twin_seconds if self.engine == "twin" else costs.simpy_seconds
         self._seconds = seconds(self.cost, drawn)
         self._failed = np.asarray(drawn.fails.any(0)).astype(np.int64)
@@ -278,9 +296,17 @@ class RolloutSimulator(Backend[RolloutOutcome, Shares]):
             self._found = self._found + np.stack([total(mixed), total(prompts)])
         else:
             self._shared, self._own = law.advance(
-                true, self._shared, self._own, by_family,
-                self._take(true.family), tried, right, share, prompts, made.three_way,
-            )  # fmt: skip
+                true,
+                self._shared,
+                self._own,
+                by_family,
+                self._take(true.family),
+                tried,
+                right,
+                share,
+                prompts,
+                made.three_way,
+            )
         asked = np.maximum(total(prompts * (tried > 0)), 1)
         self._ratios = np.stack(
             [total(mixed) / asked, total(tried * share) / np.maximum(total(tried), 1)]
@@ -339,9 +365,17 @@ class RolloutSimulator(Backend[RolloutOutcome, Shares]):
         drawn = draws.short_normals(self._streams["bins"], index, 2 * len(units), self.dtype)
         right, chance, tokens = (np.empty_like(units) for _ in range(3))
         _draw_bins(
-            units, p.astype(self.dtype, copy=False), mean.astype(self.dtype, copy=False), drawn,
-            self._tried, self.sampled.prompts, self._length_spread, right, chance, tokens,
-        )  # fmt: skip
+            units,
+            p.astype(self.dtype, copy=False),
+            mean.astype(self.dtype, copy=False),
+            drawn,
+            self._tried,
+            self.sampled.prompts,
+            self._length_spread,
+            right,
+            chance,
+            tokens,
+        )
         return right, chance, tokens
 
     @property
@@ -377,17 +411,32 @@ class RolloutSimulator(Backend[RolloutOutcome, Shares]):
         prompts = self._take(self.sampled.prompts)
         share = self._mixed / np.maximum(prompts, 1)
         return RolloutOutcome(
-            spent=self._spent, seconds=self._seconds, ready=columns(prompts > 0),
-            valid=np.ones(batch, bool), failure=np.zeros(batch, np.int64) + self._failed,
-            done=self._step >= inst.horizon, ids=columns(self._ids), prompts=columns(prompts),
-            last_ids=columns(self._last), tried=columns(self._tried), right=columns(self._right),
-            mixed=columns(self._mixed), effective=columns(self._tried * share),
-            tokens=columns(self._tokens), step=self._step, round=self._round,
-            accuracy=np.minimum(np.maximum(measured, 0), 1), heldout=overall,
-            family_accuracy=columns(np.minimum(np.maximum(families, 0), 1)), prompt_ratio=self._ratios[0],
-            rollout_ratio=self._ratios[1], all_tokens=self._sums[0],
-            all_rollouts=self._sums[1], all_seconds=self._sums[2], instance=inst,
-        )  # fmt: skip
+            spent=self._spent,
+            seconds=self._seconds,
+            ready=columns(prompts > 0),
+            valid=np.ones(batch, bool),
+            failure=np.zeros(batch, np.int64) + self._failed,
+            done=self._step >= inst.horizon,
+            ids=columns(self._ids),
+            prompts=columns(prompts),
+            last_ids=columns(self._last),
+            tried=columns(self._tried),
+            right=columns(self._right),
+            mixed=columns(self._mixed),
+            effective=columns(self._tried * share),
+            tokens=columns(self._tokens),
+            step=self._step,
+            round=self._round,
+            accuracy=np.minimum(np.maximum(measured, 0), 1),
+            heldout=overall,
+            family_accuracy=columns(np.minimum(np.maximum(families, 0), 1)),
+            prompt_ratio=self._ratios[0],
+            rollout_ratio=self._ratios[1],
+            all_tokens=self._sums[0],
+            all_rollouts=self._sums[1],
+            all_seconds=self._sums[2],
+            instance=inst,
+        )
 
     _step: np.ndarray
     _round: np.ndarray
@@ -402,17 +451,39 @@ class RolloutSimulator(Backend[RolloutOutcome, Shares]):
     _failed: np.ndarray
     _found: np.ndarray
     changing = (
-        "_shared", "_own", "_tried", "_right", "_mixed", "_tokens", "_step",
-        "_round", "_ratios", "_found", "_sums", "_seconds", "_spent", "_failed", "_ids", "_last",
+        "_shared",
+        "_own",
+        "_tried",
+        "_right",
+        "_mixed",
+        "_tokens",
+        "_step",
+        "_round",
+        "_ratios",
+        "_found",
+        "_sums",
+        "_seconds",
+        "_spent",
+        "_failed",
+        "_ids",
+        "_last",
         "_rates",
-    )  # fmt: skip
+    )
 
 
 @kernel
 def _draw_bins(
-    units: np.ndarray, p: np.ndarray, mean: np.ndarray, drawn: np.ndarray, tried: np.ndarray,
-    prompts: np.ndarray, spread: float, right: np.ndarray, mixed: np.ndarray, tokens: np.ndarray,
-) -> None:  # fmt: skip
+    units: np.ndarray,
+    p: np.ndarray,
+    mean: np.ndarray,
+    drawn: np.ndarray,
+    tried: np.ndarray,
+    prompts: np.ndarray,
+    spread: float,
+    right: np.ndarray,
+    mixed: np.ndarray,
+    tokens: np.ndarray,
+) -> None:
     n, batch = units.shape
     number = units.dtype.type
     least, one = number(1e-7), number(1)

@@ -88,17 +88,34 @@ def trajectories() -> dict[str, Any]:
     return {
         "source": "One-Shot-RLVR @ 21ed529 (arXiv 2504.20571), Apache-2.0: 900 prompts, groups of 8, "
         "Qwen2.5-Math-1.5B, GRPO, 500 steps",
-        "prompts fitted": int((~held).sum()), "prompts held out": int(held.sum()),
-        "visits": int(k.shape[1]), "steps": 500,
-        "initial beta": [round(a, 4), round(b, 4)], "gain": round(gain, 4),
+        "prompts fitted": int((~held).sum()),
+        "prompts held out": int(held.sum()),
+        "visits": int(k.shape[1]),
+        "steps": 500,
+        "initial beta": [round(a, 4), round(b, 4)],
+        "gain": round(gain, 4),
         "gain sd": round(sd, 4),
-        "fit rmse of the mean curve": round(float(np.sqrt(np.mean(
-            (special.expit(base[:, None] + slope[:, None] * np.linspace(0, 1, k.shape[1])[None])
-             .mean(0) - acc[~held].mean(0)) ** 2))), 5),
-        "held-out rmse of the mean curve": round(float(np.sqrt(np.mean(
-            (predicted.mean(0) - truth) ** 2))), 5),
+        "fit rmse of the mean curve": round(
+            float(
+                np.sqrt(
+                    np.mean(
+                        (
+                            special.expit(
+                                base[:, None] + slope[:, None] * np.linspace(0, 1, k.shape[1])[None]
+                            ).mean(0)
+                            - acc[~held].mean(0)
+                        )
+                        ** 2
+                    )
+                )
+            ),
+            5,
+        ),
+        "held-out rmse of the mean curve": round(
+            float(np.sqrt(np.mean((predicted.mean(0) - truth) ** 2))), 5
+        ),
         "held-out rmse, early mean": round(float(np.sqrt(np.mean((naive - truth) ** 2))), 5),
-    }  # fmt: skip
+    }
 
 
 BASES = np.linspace(-9.0, 9.0, 61)
@@ -280,25 +297,33 @@ def fit_runs(runs: list[recorded.Run], held: list[recorded.Run], source: str) ->
         "source": source,
         "calibration runs": [f"{r.name} {r.seed}" for r in runs],
         "held-out runs": len(held),
-        "eta": round(0.02 * scale, 6), "own": round(float(own), 4), "noise": round(float(v), 4),
+        "eta": round(0.02 * scale, 6),
+        "own": round(float(own), 4),
+        "noise": round(float(v), 4),
         "between": round(float(between), 4),
-        "limit": round(float(limit * scale), 4), "steps": len(runs[0].tried),
-        "slope": (slope / scale).round(4).tolist(), "base": base.round(4).tolist(),
-        "families": list(runs[0].families), "within": round(within(runs), 4),
+        "limit": round(float(limit * scale), 4),
+        "steps": len(runs[0].tried),
+        "slope": (slope / scale).round(4).tolist(),
+        "base": base.round(4).tolist(),
+        "families": list(runs[0].families),
+        "within": round(within(runs), 4),
         "fit rmse of accuracy": round(rmse(runs), 5),
         "held-out rmse of accuracy": round(rmse(held), 5) if held else None,
-        "held-out rmse, mean of the calibration runs":
-            round(float(np.sqrt(np.mean(naive))), 5) if held else None,
+        "held-out rmse, mean of the calibration runs": round(float(np.sqrt(np.mean(naive))), 5)
+        if held
+        else None,
         "held-out rmse, no change": round(float(np.sqrt(np.mean(flat))), 5) if held else None,
-    }  # fmt: skip
+    }
 
 
 def natural(x: np.ndarray) -> tuple[float, float, float, float]:
     """Own share, v, k and limit from the search's unbounded coordinates."""
     return (
-        float(special.expit(x[0])), float(np.exp(x[1])), float(np.exp(x[2])),
+        float(special.expit(x[0])),
+        float(np.exp(x[1])),
+        float(np.exp(x[2])),
         float(1.0 + np.exp(x[3])),
-    )  # fmt: skip
+    )
 
 
 def within(runs: list[recorded.Run], steps: int = 30) -> float:
@@ -331,8 +356,10 @@ def step_times() -> dict[str, Any]:
     """
     out: dict[str, Any] = {
         "source": "Reinforce-Ada (arXiv 2510.04996), table 2; generation share: RollPacker, by review",
-        "lanes": 8, "spread": 1.0, "mean length": round(500 * float(np.exp(0.5)), 1),
-    }  # fmt: skip
+        "lanes": 8,
+        "spread": 1.0,
+        "mean length": round(500 * float(np.exp(0.5)), 1),
+    }
     tokens = 2048 * 500 * np.exp(0.5)
     overhead = 3.0
     for name, seconds in (("1.5B", 102.0), ("7B", 236.0)):
@@ -352,9 +379,10 @@ def main() -> None:
     write_json(FITS / "items.json", trajectories())
     runs = recorded.tiny_runs()
     chosen = [
-        r for r in runs
+        r
+        for r in runs
         if (r.policy == "uniform" and r.seed < 2) or (r.policy == "anti" and r.seed == 0)
-    ]  # fmt: skip
+    ]
     held = [r for r in runs if not any(r is c for c in chosen)]
     source = (
         "recorded GRPO runs of a 105k-parameter character transformer (own, public data folder)"

@@ -79,9 +79,14 @@ class Durations:
 
 
 def durations(
-    model: CostModel, units: np.ndarray, tokens: np.ndarray, mean_length: np.ndarray,
-    slowness: np.ndarray, chance: np.ndarray, update: np.ndarray,
-) -> Durations:  # fmt: skip
+    model: CostModel,
+    units: np.ndarray,
+    tokens: np.ndarray,
+    mean_length: np.ndarray,
+    slowness: np.ndarray,
+    chance: np.ndarray,
+    update: np.ndarray,
+) -> Durations:
     """Turn drawn numbers into durations.
 
     Args:
@@ -96,21 +101,42 @@ def durations(
     decode, fails = np.empty_like(slowness), np.zeros(slowness.shape, bool)
     verify = np.empty_like(slowness)
     _fill(
-        units, tokens, mean_length, slowness, chance, model.spread, model.jitter,
-        1 / (model.lanes * model.tokens_per_second), model.token_seconds,
-        model.verify_seconds / model.lanes, max(model.failure_probability, 1e-12), decode, fails,
+        units,
+        tokens,
+        mean_length,
+        slowness,
+        chance,
+        model.spread,
+        model.jitter,
+        1 / (model.lanes * model.tokens_per_second),
+        model.token_seconds,
+        model.verify_seconds / model.lanes,
+        max(model.failure_probability, 1e-12),
+        decode,
+        fails,
         verify,
-    )  # fmt: skip
+    )
     train = np.where(update > 0, update * model.train_seconds + model.overhead_seconds, 0.0)
     return Durations(decode, fails, verify, train)
 
 
 @kernel
 def _fill(
-    units: np.ndarray, tokens: np.ndarray, mean: np.ndarray, slowness: np.ndarray,
-    chance: np.ndarray, spread: float, jitter: float, per_token: float, token_seconds: float,
-    per_rollout: float, failure: float, decode: np.ndarray, fails: np.ndarray, verify: np.ndarray,
-) -> None:  # fmt: skip
+    units: np.ndarray,
+    tokens: np.ndarray,
+    mean: np.ndarray,
+    slowness: np.ndarray,
+    chance: np.ndarray,
+    spread: float,
+    jitter: float,
+    per_token: float,
+    token_seconds: float,
+    per_rollout: float,
+    failure: float,
+    decode: np.ndarray,
+    fails: np.ndarray,
+    verify: np.ndarray,
+) -> None:
     n, batch = units.shape
     lanes = len(decode)
     number = decode.dtype.type

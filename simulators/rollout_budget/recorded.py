@@ -82,14 +82,19 @@ def tiny_runs(path: Path | None = None) -> list[Run]:
         for line in lines:
             raw: dict[str, Any] = json.loads(line)
             ids = np.array([t[0] for t in raw["traj"]])
-            out.append(Run(
-                policy=NAMES.get(raw["pol"], raw["pol"]), seed=int(raw["seed"]), ids=ids,
-                tried=np.array([t[1] for t in raw["traj"]]),
-                right=np.array([t[2] for t in raw["traj"]]),
-                logged=np.array([x[0] for x in raw["log"]]),
-                accuracy=np.array([x[2] for x in raw["log"]]),
-                cells=np.array([x[3] for x in raw["log"]]),
-                by_prompt=raw["norm"] == "prompt", families=CELL_FAMILIES,
-                cell=ids // PROMPTS_PER_CELL,
-            ))  # fmt: skip
+            out.append(
+                Run(
+                    policy=NAMES.get(raw["pol"], raw["pol"]),
+                    seed=int(raw["seed"]),
+                    ids=ids,
+                    tried=np.array([t[1] for t in raw["traj"]]),
+                    right=np.array([t[2] for t in raw["traj"]]),
+                    logged=np.array([x[0] for x in raw["log"]]),
+                    accuracy=np.array([x[2] for x in raw["log"]]),
+                    cells=np.array([x[3] for x in raw["log"]]),
+                    by_prompt=raw["norm"] == "prompt",
+                    families=CELL_FAMILIES,
+                    cell=ids // PROMPTS_PER_CELL,
+                )
+            )
     return out

@@ -163,10 +163,13 @@ class Scenario:
         """Prices calibrated to the model's published step times."""
         prices = fit("cost")[self.model]
         return CostModel(
-            lanes=int(fit("cost")["lanes"]), spread=float(fit("cost")["spread"]),
-            tokens_per_second=prices["tokens_per_second"], token_seconds=prices["token_seconds"],
-            train_seconds=prices["train_seconds"], overhead_seconds=prices["overhead_seconds"],
-        )  # fmt: skip
+            lanes=int(fit("cost")["lanes"]),
+            spread=float(fit("cost")["spread"]),
+            tokens_per_second=prices["tokens_per_second"],
+            token_seconds=prices["token_seconds"],
+            train_seconds=prices["train_seconds"],
+            overhead_seconds=prices["overhead_seconds"],
+        )
 
 
 FULL = 0.53
@@ -182,20 +185,33 @@ SCENARIOS = {
         Scenario("qwen1.5b-dsr", gain=fit("items")["gain"] / FULL, **_FITTED),
         Scenario("hard-tail", pool="hard-tail", families=4, own=_OWN, gain=4.0, **_FITTED),
         Scenario("hetero-cost", families=4, cost_spread=10.0, own=_OWN, gain=4.0, **_FITTED),
+        Scenario("prereq", pool="hard-tail", families=4, need=0.45, own=_OWN, gain=5.0, **_FITTED),
         Scenario(
-            "prereq", pool="hard-tail", families=4, need=0.45, own=_OWN, gain=5.0, **_FITTED
-        ),
-        Scenario(
-            "tiny", pool="cells", families=5, own=_OWN, mean_tokens=8.0, gain=_REACH,
+            "tiny",
+            pool="cells",
+            families=5,
+            own=_OWN,
+            mean_tokens=8.0,
+            gain=_REACH,
             prior_strength=4.0,
-            limit=_RUNS["limit"] / _REACH, **_FITTED,
+            limit=_RUNS["limit"] / _REACH,
+            **_FITTED,
         ),
         Scenario(
-            "homogeneous", pool="same", families=1, levels=10, rows=32, budget=1024, gain=2.0,
-            slope_spread=0.0, own=0.0, prior_strength=1e6, **_FITTED,
+            "homogeneous",
+            pool="same",
+            families=1,
+            levels=10,
+            rows=32,
+            budget=1024,
+            gain=2.0,
+            slope_spread=0.0,
+            own=0.0,
+            prior_strength=1e6,
+            **_FITTED,
         ),
     )
-}  # fmt: skip
+}
 """The presets. Noise is that of the recorded runs everywhere, and so is ``own`` where families differ;
 `qwen1.5b-dsr` keeps the fifth measured on them at equal seeds. The gains of `hard-tail`,
 `hetero-cost` and `prereq` (and the gate of `prereq`) are assumed: no public run was found."""
@@ -311,27 +327,41 @@ def sample(
     weight = np.broadcast_to(present / used, (items, batch)).copy()
     families = np.broadcast_to(family[:, None], (items, batch)).copy()
     law = Law(
-        slope=slope, difficulty=-logit / slope, family=families, weight=weight, families=count,
-        eta=gain / scenario.horizon, own=full * scenario.own, noise=full * scenario.noise,
+        slope=slope,
+        difficulty=-logit / slope,
+        family=families,
+        weight=weight,
+        families=count,
+        eta=gain / scenario.horizon,
+        own=full * scenario.own,
+        noise=full * scenario.noise,
         between=full * scenario.between,
-        limit=scenario.limit * gain, forget=full * scenario.forget, need=full * scenario.need,
-        demonstration=full * 0.25, by_prompt=scenario.loss_weight == "prompt",
-    )  # fmt: skip
+        limit=scenario.limit * gain,
+        forget=full * scenario.forget,
+        need=full * scenario.need,
+        demonstration=full * 0.25,
+        by_prompt=scenario.loss_weight == "prompt",
+    )
     whole = np.ones(batch, np.int64)
     m = int(prompts.max()) if bins else 1
     instance = RolloutInstance(
-        family=families.T, families=whole * count,
+        family=families.T,
+        families=whole * count,
         category=np.broadcast_to(category[:, None], (items, batch)).T,
         pooled=full * (not bins),
         prior_a=np.full((items, batch), 0.4 * scenario.prior_strength).T,
         prior_b=np.full((items, batch), 0.6 * scenario.prior_strength).T,
         retention=full * (0.8 if not bins else 0.8 / max(m, 1) ** 0.5),
-        budget=whole * (scenario.budget // scenario.rounds), low=whole * scenario.low,
-        high=whole * scenario.high, multiple=whole * scenario.multiple,
-        horizon=whole * scenario.horizon, rounds=whole * scenario.rounds,
-        group=full * scenario.budget / scenario.rows, price=full * scenario.price,
+        budget=whole * (scenario.budget // scenario.rounds),
+        low=whole * scenario.low,
+        high=whole * scenario.high,
+        multiple=whole * scenario.multiple,
+        horizon=whole * scenario.horizon,
+        rounds=whole * scenario.rounds,
+        group=full * scenario.budget / scenario.rows,
+        price=full * scenario.price,
         nominal=full * scenario.budget * scenario.mean_tokens,
-    )  # fmt: skip
+    )
     if dtype is not np.float64:
         instance = instance.map(lambda a: a.astype(dtype) if a.dtype.kind == "f" else a)
         law = law.cast(dtype)

@@ -201,9 +201,12 @@ def test_an_observation_of_other_features_is_refused(policy):
 def test_training_through_the_simulator_lowers_the_objective(problem, make_backend):
     seen = []
     gradient.train(
-        problem, make_backend(num_envs=32), iterations=12, hidden=12,
+        problem,
+        make_backend(num_envs=32),
+        iterations=12,
+        hidden=12,
         progress=lambda _, gain: seen.append(gain),
-    )  # fmt: skip
+    )
     assert len(seen) == 12 and np.isfinite(seen).all()
     assert np.mean(seen[-4:]) > np.mean(seen[:4])
 

@@ -17,10 +17,27 @@ pytest.importorskip("matplotlib")
 
 PERIODS = 5
 ARGUMENTS = [
-    "deploy", "data-mixing", "--agent", "skill-it", "--backend", "real", "--scenario", "scratch",
-    "--seed", "3", "--set", "steps=20", "--set", f"decisions={PERIODS}", "--set",
-    "valid_windows=4", "--set", "test_windows=4", "--set", "device=cpu",
-]  # fmt: skip
+    "deploy",
+    "data-mixing",
+    "--agent",
+    "skill-it",
+    "--backend",
+    "real",
+    "--scenario",
+    "scratch",
+    "--seed",
+    "3",
+    "--set",
+    "steps=20",
+    "--set",
+    f"decisions={PERIODS}",
+    "--set",
+    "valid_windows=4",
+    "--set",
+    "test_windows=4",
+    "--set",
+    "device=cpu",
+]
 
 
 def command(monkeypatch, *arguments):
@@ -59,9 +76,11 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path, monkeypatch, undisturbed, li
     with open(log, "w") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "allocgym", *ARGUMENTS, "--folder", str(folder)],
-            stdout=file, stderr=subprocess.STDOUT, cwd=tmp_path,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            cwd=tmp_path,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+        )
         for _ in range(12000):
             written = journal.read_bytes().count(b"\n") if journal.exists() else 0
             if written >= lines or process.poll() is not None:

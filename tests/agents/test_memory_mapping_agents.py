@@ -119,14 +119,15 @@ def test_strategy_selection_finds_the_best_of_a_small_problem():
     n, k = 6, 3
     pairs = [(0, 1), (1, 2), (2, 3), (3, 0), (3, 4), (4, 5)]
     data = {
-        "name": "small", "usage_limit": 12,
+        "name": "small",
+        "usage_limit": 12,
         "nodes": {
             "intervals": [[i, i + 3] for i in range(n)],
             "costs": rng.integers(0, 30, (n, k)).tolist(),
             "usages": rng.integers(1, 8, (n, k)).tolist(),
         },
         "edges": {"nodes": pairs, "costs": rng.integers(0, 30, (len(pairs), k * k)).tolist()},
-    }  # fmt: skip
+    }
     problem = from_json(data)
     options = np.stack(np.meshgrid(*[range(k)] * n), -1).reshape(-1, n)
     scored = [evaluate(problem, c) for c in options]

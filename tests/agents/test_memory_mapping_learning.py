@@ -10,11 +10,7 @@ from allocgym.agents.core.agent import rollout  # noqa: E402
 from allocgym.agents.memory_mapping import catalogue, plans, segments, tree  # noqa: E402
 from allocgym.envs.core import registry  # noqa: E402
 from allocgym.envs.core.errors import AllocgymError, CorruptFileError  # noqa: E402
-from allocgym.envs.memory_mapping.activation import (  # noqa: E402
-    ActivationPlan,
-    profile_from_json,
-    timeline,
-)
+from allocgym.envs.memory_mapping.activation import ActivationPlan, profile_from_json, timeline  # noqa: E402
 from allocgym.envs.memory_mapping.plan import saved, validate  # noqa: E402
 from allocgym.envs.memory_mapping.problem import MemoryMapping  # noqa: E402
 from allocgym.simulators.memory_mapping import activation as steps  # noqa: E402

@@ -172,10 +172,12 @@ def test_public_inputs_are_read():
 
 def test_wrong_arguments_are_told_in_a_sentence(tmp_path):
     for arguments, message in (
-        ({"scenario": "tigt"}, "Did you mean 'tight'"), ({"buffers": 99}, "buffers: 1 to n_max=64"),
-        ({"scenario": "file"}, "file: a CSV"), ({"illegal": "x"}, "one of first, refuse"),
+        ({"scenario": "tigt"}, "Did you mean 'tight'"),
+        ({"buffers": 99}, "buffers: 1 to n_max=64"),
+        ({"scenario": "file"}, "file: a CSV"),
+        ({"illegal": "x"}, "one of first, refuse"),
         ({"scenario": "file", "file": str(tmp_path / "no.csv"), "capacity": 1}, "cannot be read"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(AllocgymError, match=message):
             gym.make(ID, **arguments)
     with pytest.raises(AllocgymError, match="alignment"):

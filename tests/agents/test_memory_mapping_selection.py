@@ -27,14 +27,15 @@ def problems(draw):
     pairs = [(i, j) for i in range(n) for j in range(i) if draw(st.booleans())]
     cost = st.one_of(some, some, some, st.just(10**18))
     return {
-        "name": "small", "usage_limit": draw(st.integers(6, 20)),
+        "name": "small",
+        "usage_limit": draw(st.integers(6, 20)),
         "nodes": {
             "intervals": [[i, i + draw(st.integers(0, 3))] for i in range(n)],
             "costs": [[draw(some) for _ in range(k)] for _ in range(n)],
             "usages": [[draw(st.integers(1, 8)) for _ in range(k)] for _ in range(n)],
         },
         "edges": {"nodes": pairs, "costs": [[draw(cost) for _ in range(k * k)] for _ in pairs]},
-    }  # fmt: skip
+    }
 
 
 def everything(problem):
@@ -49,11 +50,15 @@ def test_elimination_and_bounds_are_right_on_any_small_problem(data):
     terms, ids = strategies.potentials(problem)
     choices = everything(problem)
     costs = np.array([evaluate(problem, c)[0] for c in choices])
-    single = np.array([
-        all(u[k] <= problem.limit or s.stop == s.start
-            for u, k, s in zip(problem.usages, c, problem.slots, strict=True))
-        for c in choices
-    ])  # fmt: skip
+    single = np.array(
+        [
+            all(
+                u[k] <= problem.limit or s.stop == s.start
+                for u, k, s in zip(problem.usages, c, problem.slots, strict=True)
+            )
+            for c in choices
+        ]
+    )
     allowed = costs[(costs < FORBIDDEN) & single]
     if not len(allowed):
         return
@@ -221,9 +226,11 @@ def test_the_contests_instances_are_walked_through():
 
 def test_wrong_arguments_are_told_in_a_sentence():
     for arguments, message in (
-        ({"scenario": "trian"}, "Did you mean 'train'"), ({"n_max": 2}, "raise n_max"),
-        ({"instance": "B"}, "scenario 'iopddl'"), ({"illegal": "x"}, "one of first, refuse"),
-    ):  # fmt: skip
+        ({"scenario": "trian"}, "Did you mean 'train'"),
+        ({"n_max": 2}, "raise n_max"),
+        ({"instance": "B"}, "scenario 'iopddl'"),
+        ({"illegal": "x"}, "one of first, refuse"),
+    ):
         with pytest.raises(AllocgymError, match=message):
             gym.make(ID, **arguments)
     with pytest.raises(AllocgymError, match="not every node"):

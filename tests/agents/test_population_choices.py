@@ -12,8 +12,10 @@ from allocgym.simulators.population.transfer import SCENARIOS, Row
 
 CURVES = {
     # Ends at 1 + 1 / 10 = 1.1, at 1.5 + 0.1, at 0.5 + 0.1.
-    0: lambda u: 1 + u**-0.5, 1: lambda u: 1.5 + u**-0.5, 2: lambda u: 0.5 + u**-0.5,
-}  # fmt: skip
+    0: lambda u: 1 + u**-0.5,
+    1: lambda u: 1.5 + u**-0.5,
+    2: lambda u: 0.5 + u**-0.5,
+}
 
 
 def drive(schedule, curves, limit=100):
@@ -48,9 +50,10 @@ def test_a_settled_curve_that_cannot_win_is_given_up():
 def test_slow_starters_are_kept():
     # After 5 and 10 units: falls of 1, 2 and 0.5; losses of 3, 1 and 4.
     curves = [
-        lambda u: 4.0 if u <= 5 else 3.0, lambda u: 3.0 if u <= 5 else 1.0,
+        lambda u: 4.0 if u <= 5 else 3.0,
+        lambda u: 3.0 if u <= 5 else 1.0,
         lambda u: 4.5 if u <= 5 else 4.0,
-    ]  # fmt: skip
+    ]
     jobs, _ = drive(signals.early_signals, curves)
     assert jobs[:6] == [(0, 5), (0, 10), (1, 5), (1, 10), (2, 5), (2, 10)]
     assert jobs[6:] == [(2, 100)], "the smallest fall and the highest loss"

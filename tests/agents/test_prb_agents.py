@@ -18,9 +18,11 @@ NAMES = catalogue.names()
 
 def cell(num_envs=3, **arguments):
     return make_backend(
-        make_problem("prb-slicing"), "twin", num_envs=num_envs,
+        make_problem("prb-slicing"),
+        "twin",
+        num_envs=num_envs,
         **{"mix": "123", "horizon": 10, "load": 3.0, **arguments},
-    )  # fmt: skip
+    )
 
 
 def total(name, seeds=4, **arguments):
@@ -50,16 +52,26 @@ def test_every_decision_keeps_the_rules(name):
     assert outcomes[-1].done.all()
 
 
-@pytest.mark.parametrize("name", ["equal", "demand-proportional", "urllc-first", "max-weight",
-                                  "backlog-proportional", "drift-plus-penalty", "pi-hysteresis",
-                                  "learned"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "equal",
+        "demand-proportional",
+        "urllc-first",
+        "max-weight",
+        "backlog-proportional",
+        "drift-plus-penalty",
+        "pi-hysteresis",
+        "learned",
+    ],
+)
 def test_agents_take_any_number_of_slices(name):
     if name == "learned":
         pytest.importorskip("torch")
     problem = make_problem("prb-slicing", n_max=6)
     made = make_backend(
-        problem, "twin", num_envs=2, slices=["embb", "urllc", "mmtc", "embb", "urllc"], horizon=4,
-    )  # fmt: skip
+        problem, "twin", num_envs=2, slices=["embb", "urllc", "mmtc", "embb", "urllc"], horizon=4
+    )
     agent = catalogue.make(name, problem)
     for o in rollout(agent, made, np.arange(2))[1:]:
         problem.check(Shares(o.units), agent.memory)

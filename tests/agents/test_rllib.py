@@ -10,9 +10,10 @@ from allocgym.envs.core.registry import make_backend
 from allocgym.envs.data_mixing.problem import DataMixing
 
 pytestmark = [
-    pytest.mark.ray, pytest.mark.slow,
+    pytest.mark.ray,
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore"),  # RLlib's own
-]  # fmt: skip
+]
 
 ENV = "allocgym:allocgym/DataMixing-v0"
 SETTING = {"scenario": "continual-pretraining", "domains": 3, "horizon": 4}

@@ -34,9 +34,11 @@ def test_every_agent_spends_every_round_within_bounds(name):
 
 
 @given(
-    st.sampled_from([*NAMES, "learned"]), st.integers(0, 10**6), st.sampled_from([1, 2, 4]),
+    st.sampled_from([*NAMES, "learned"]),
+    st.integers(0, 10**6),
+    st.sampled_from([1, 2, 4]),
     st.sampled_from(["mixed", "all right", "all wrong"]),
-)  # fmt: skip
+)
 def test_allocators_keep_the_budget_whatever_comes_back(name, seed, multiple, kind):
     rng = np.random.default_rng(seed)
     rule = LearnedIndex(START) if name == "learned" else catalogue.make_rule(name)
@@ -215,10 +217,13 @@ def test_the_learned_index_contains_uniform_and_sees_cost():
         np.testing.assert_array_equal(o.tried, 8)
     thrifty = flat.copy()
     thrifty[3] = 1.0
-    spent = [o.all_tokens.mean() for o in (
-        rollout(RuleAgent(problem, LearnedIndex(w)), backend, np.arange(4))[-1]
-        for w in (flat, thrifty)
-    )]  # fmt: skip
+    spent = [
+        o.all_tokens.mean()
+        for o in (
+            rollout(RuleAgent(problem, LearnedIndex(w)), backend, np.arange(4))[-1]
+            for w in (flat, thrifty)
+        )
+    ]
     assert spent[1] < 0.9 * spent[0]
 
 

@@ -14,10 +14,18 @@ TINY = {"steps": 24, "decisions": 6, "valid_windows": 2, "test_windows": 2, "dev
 
 def arguments(seed):
     return {
-        "problem": "data-mixing", "agent": "odm", "backend": "real", "scenario": "scratch",
-        "seed": seed, "fallback": "uniform", "max_change": None, "max_seconds": None,
-        "max_cost": None, "shadow": None, "overrides": TINY,
-    }  # fmt: skip
+        "problem": "data-mixing",
+        "agent": "odm",
+        "backend": "real",
+        "scenario": "scratch",
+        "seed": seed,
+        "fallback": "uniform",
+        "max_change": None,
+        "max_seconds": None,
+        "max_cost": None,
+        "shadow": None,
+        "overrides": TINY,
+    }
 
 
 def entries(folder):
@@ -53,9 +61,11 @@ def test_a_grant_is_given_once_and_survives_a_restart(budgets):
 def test_a_run_stops_where_the_shared_budget_ends(tmp_path, budgets):
     budget = budgets(4 * 16 * 2)
     result = deploying.run(
-        tmp_path / "run", arguments(0), lambda line: None,
+        tmp_path / "run",
+        arguments(0),
+        lambda line: None,
         lambda key, units: budget.permit("run", key, units),
-    )  # fmt: skip
+    )
     assert result["periods"] == 2 and "shared budget" in result["stopped"]
     assert result["ledger"]["spent"] == [budget.spent()]
 

@@ -50,10 +50,20 @@ def uniform(backend):
 def shape_of(outcome, batch, n):
     wide = {"ready", "losses", "heldout", "units", "seen"}
     kinds = {
-        "spent": "i", "seconds": "f", "ready": "b", "valid": "b", "failure": "i", "done": "b",
-        "losses": "f", "heldout": "f", "units": "i", "seen": "i", "period": "i", "lr": "f",
+        "spent": "i",
+        "seconds": "f",
+        "ready": "b",
+        "valid": "b",
+        "failure": "i",
+        "done": "b",
+        "losses": "f",
+        "heldout": "f",
+        "units": "i",
+        "seen": "i",
+        "period": "i",
+        "lr": "f",
         "lr_left": "f",
-    }  # fmt: skip
+    }
     for name, kind in kinds.items():
         value = getattr(outcome, name)
         assert value.shape == ((batch, n) if name in wide else (batch,)), name

@@ -35,16 +35,18 @@ def test_the_environment_keeps_gymnasiums_rules():
 @given(st.integers(0, 2**32 - 1), st.integers(2, 16), st.integers(1, 9))
 def test_units_are_conserved_and_closed_curves_stay_closed(seed, count, grant):
     problem = make_problem("curve-budget")
-    backend = make_backend(problem, "replay", num_envs=2, configurations=count, full=1.5,
-                           grant=grant)  # fmt: skip
+    backend = make_backend(
+        problem, "replay", num_envs=2, configurations=count, full=1.5, grant=grant
+    )
     out = backend.reset(np.array([seed, seed + 1]))
     memory, rng = problem.begin(out), np.random.default_rng(seed)
     while not out.done.all():
         action = rng.integers(0, 3, (2, 16))
         decision = problem.decode(action, memory)
         problem.check(decision, memory)
-        assert (problem.decode(problem.action_of(decision, memory), memory).units
-                == decision.units).all()  # fmt: skip
+        assert (
+            problem.decode(problem.action_of(decision, memory), memory).units == decision.units
+        ).all()
         before, out = out, backend.spend(decision)
         memory = problem.update(memory, out)
         assert (out.closed >= before.closed).all()

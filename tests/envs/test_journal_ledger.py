@@ -91,8 +91,7 @@ def test_a_file_is_replaced_whole(tmp_path):
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 50), st.integers(0, 10)), max_size=12),
-    st.integers(0, 200),
+    st.lists(st.tuples(st.integers(0, 50), st.integers(0, 10)), max_size=12), st.integers(0, 200)
 )
 def test_granted_is_spent_and_wasted_and_left(charges, budget):
     ledger = Ledger(2)

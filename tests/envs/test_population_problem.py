@@ -143,10 +143,9 @@ def test_the_observation_follows_a_permutation_of_the_members():
     out = memory.outcome
     order = np.random.default_rng(0).permutation(problem.n_max)
     each = ("scores", "heldout", "alive", "knobs", "used", "ready")
-    moved = type(out)(**{
-        name: value[:, order] if name in each else value
-        for name, value in vars(out).items()
-    })  # fmt: skip
+    moved = type(out)(
+        **{name: value[:, order] if name in each else value for name, value in vars(out).items()}
+    )
     one, two = problem.encode(memory), problem.encode(problem.begin(moved))
     np.testing.assert_allclose(two["claimants"], one["claimants"][:, order], rtol=1e-6)
     np.testing.assert_allclose(two["context"], one["context"], rtol=1e-5)

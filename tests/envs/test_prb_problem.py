@@ -42,9 +42,15 @@ def test_too_many_splits_are_refused():
 
 @pytest.mark.parametrize(
     ("width", "blocks", "groups", "last"),
-    [(1.4, 6, 6, 1), (3, 15, 8, 1), (5, 25, 13, 1), (10, 50, 17, 2), (15, 75, 19, 3),
-     (20, 100, 25, 4)],
-)  # fmt: skip
+    [
+        (1.4, 6, 6, 1),
+        (3, 15, 8, 1),
+        (5, 25, 13, 1),
+        (10, 50, 17, 2),
+        (15, 75, 19, 3),
+        (20, 100, 25, 4),
+    ],
+)
 def test_lte_carriers_have_the_groups_of_the_specification(width, blocks, groups, last):
     made = carrier(width)
     assert (made.blocks, made.groups, made.sizes[-1]) == (blocks, groups, last)

@@ -89,10 +89,17 @@ def test_beliefs_forget_by_the_published_formula(n, k):
     known = beliefs.fresh(prior_a, prior_b)
     for step, (tried, right) in enumerate([(8, 3), (n, k)], 1):
         known = beliefs.update(
-            known, np.array([[2, 0]]), np.array([[tried, 0.0]]), np.array([[right, 0.0]]),
-            np.array([[float(0 < right < tried), 0.0]]), np.array([[5.0, 0.0]]), np.array([step]),
-            prior_a, prior_b, np.array([0.5]),
-        )  # fmt: skip
+            known,
+            np.array([[2, 0]]),
+            np.array([[tried, 0.0]]),
+            np.array([[right, 0.0]]),
+            np.array([[float(0 < right < tried), 0.0]]),
+            np.array([[5.0, 0.0]]),
+            np.array([step]),
+            prior_a,
+            prior_b,
+            np.array([0.5]),
+        )
     a = 0.5 * 1 + 0.5 * 1 + 3
     expected = 0.5 * a + 0.5 * 1 + k if n else a
     assert known.a[0, 2] == pytest.approx(expected)

@@ -75,9 +75,12 @@ def test_float32_is_close():
 
 
 @given(
-    st.integers(0, 10**6), st.sampled_from(["bins", "per_prompt", "index"]),
-    st.sampled_from([1, 4]), st.integers(8, 40), st.floats(-1, 1),
-)  # fmt: skip
+    st.integers(0, 10**6),
+    st.sampled_from(["bins", "per_prompt", "index"]),
+    st.sampled_from([1, 4]),
+    st.integers(8, 40),
+    st.floats(-1, 1),
+)
 @settings(max_examples=30)
 def test_every_action_spends_the_budget_exactly(seed, mode, multiple, high, tilt):
     n = MODES[mode]
@@ -187,9 +190,8 @@ def test_the_reward_is_accuracy_less_price_and_never_a_ratio():
 def test_a_length_schedule_buys_more_rollouts_with_the_same_tokens():
     problem = make_problem("rollout-budget", n_max=16, mode="per_prompt")
     backend = make_backend(
-        problem, "twin", num_envs=20, horizon=8, max_tokens=2000.0, length_decay=0.5,
-        length_every=2,
-    )  # fmt: skip
+        problem, "twin", num_envs=20, horizon=8, max_tokens=2000.0, length_decay=0.5, length_every=2
+    )
     outcome = backend.reset(np.arange(20))
     budgets, tokens, before = [], [], 0.0
     memory = problem.begin(outcome)
@@ -207,9 +209,7 @@ def test_a_length_schedule_buys_more_rollouts_with_the_same_tokens():
 def test_three_ways_skip_rollouts_or_demonstration():
     problem = make_problem("rollout-budget", n_max=8, mode="per_prompt")
     gains = {}
-    for name, units in {
-        "demonstrations": [1] * 8, "rollouts": [8, 0, 0, 0, 0, 0, 0, 0],
-    }.items():  # fmt: skip
+    for name, units in {"demonstrations": [1] * 8, "rollouts": [8, 0, 0, 0, 0, 0, 0, 0]}.items():
         backend = make_backend(
             problem, "twin", num_envs=1, horizon=2, budget=8, three_way=True, pool="same"
         )
@@ -274,7 +274,14 @@ def test_coverage_is_the_best_split_of_known_rates():
 
     one = np.ones((1, 3))
     view = SimpleNamespace(
-        a=p[None] * 1e9, b=(1 - p[None]) * 1e9, prompts=one, tried=0 * one, right=0 * one,
-        low=np.zeros((1, 3), int), high=np.full((1, 3), 6), budget=np.array([6]), multiple=1,
-    )  # fmt: skip
+        a=p[None] * 1e9,
+        b=(1 - p[None]) * 1e9,
+        prompts=one,
+        tried=0 * one,
+        right=0 * one,
+        low=np.zeros((1, 3), int),
+        high=np.full((1, 3), 6),
+        budget=np.array([6]),
+        multiple=1,
+    )
     assert Coverage().units(view)[0].tolist() == list(best)

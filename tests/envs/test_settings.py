@@ -22,11 +22,19 @@ class Thing:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"count": 3}, {"count": np.int64(3)}, {"scale": 2}, {"scale": np.float32(2)}, {"name": "y"},
-        {"on": True}, {"span": (0.0, 1.0)}, {"span": [0.0, 1.0]}, {"span": None},
-        {"names": ["a", "b"]}, {"names": []},
+        {"count": 3},
+        {"count": np.int64(3)},
+        {"scale": 2},
+        {"scale": np.float32(2)},
+        {"name": "y"},
+        {"on": True},
+        {"span": (0.0, 1.0)},
+        {"span": [0.0, 1.0]},
+        {"span": None},
+        {"names": ["a", "b"]},
+        {"names": []},
     ],
-)  # fmt: skip
+)
 def test_values_of_the_right_kind_are_taken(changes):
     made = replaced(Thing(), changes, "thing")
     ((name, value),) = changes.items()
@@ -36,11 +44,20 @@ def test_values_of_the_right_kind_are_taken(changes):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"count": "a"}, {"count": 1.5}, {"count": True}, {"scale": "1"}, {"scale": None},
-        {"name": 3}, {"on": 1}, {"span": (1.0,)}, {"span": ("a", "b")}, {"span": "a"}, {"names": "a"},
+        {"count": "a"},
+        {"count": 1.5},
+        {"count": True},
+        {"scale": "1"},
+        {"scale": None},
+        {"name": 3},
+        {"on": 1},
+        {"span": (1.0,)},
+        {"span": ("a", "b")},
+        {"span": "a"},
+        {"names": "a"},
         {"names": [1]},
     ],
-)  # fmt: skip
+)
 def test_a_value_of_another_kind_is_named(changes):
     ((name, value),) = changes.items()
     with pytest.raises(

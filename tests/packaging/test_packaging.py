@@ -25,9 +25,13 @@ EXTRAS = ("torch", "stable_baselines3", "ray", "cma", "safetensors", "matplotlib
 def run(*arguments, cwd):
     return subprocess.run(
         [sys.executable, "-m", "allocgym", *arguments],
-        capture_output=True, text=True, cwd=cwd, timeout=120, check=False,
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=120,
+        check=False,
         env={**os.environ, "COLUMNS": "200"},
-    )  # fmt: skip
+    )
 
 
 def test_the_list_of_packages_is_the_folders_there_are():

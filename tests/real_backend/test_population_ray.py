@@ -16,9 +16,10 @@ from allocgym.envs.core.registry import make_backend
 from allocgym.envs.population.problem import Population
 
 pytestmark = [
-    pytest.mark.ray, pytest.mark.slow,
+    pytest.mark.ray,
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore"),  # Ray's own
-]  # fmt: skip
+]
 
 TINY = {"members": 3, "horizon": 4, "interval": 5, "valid": 64, "test": 64, "device": "cpu"}
 
@@ -99,9 +100,10 @@ def test_members_take_turns_where_there_is_no_room_for_all(cluster, tmp_path):
     stacked = backend("real", problem, tmp_path, **fewer)
     agents = [catalogue.make("random-search", problem) for _ in range(2)]
     pairs = zip(
-        rollout(agents[0], live, np.array([1])), rollout(agents[1], stacked, np.array([1])),
+        rollout(agents[0], live, np.array([1])),
+        rollout(agents[1], stacked, np.array([1])),
         strict=True,
-    )  # fmt: skip
+    )
     for a, b in pairs:
         same(a, b)
     live.close()
@@ -109,10 +111,18 @@ def test_members_take_turns_where_there_is_no_room_for_all(cluster, tmp_path):
 
 def test_a_deployment_on_trials_keeps_its_books(cluster, tmp_path):
     arguments = {
-        "problem": "population", "agent": "pbt-1", "backend": "ray", "scenario": "digits", "seed": 1,
-        "fallback": "random-search", "max_change": None, "max_seconds": None, "max_cost": None,
-        "shadow": None, "overrides": {**TINY, "horizon": 2, "storage": str(tmp_path)},
-    }  # fmt: skip
+        "problem": "population",
+        "agent": "pbt-1",
+        "backend": "ray",
+        "scenario": "digits",
+        "seed": 1,
+        "fallback": "random-search",
+        "max_change": None,
+        "max_seconds": None,
+        "max_cost": None,
+        "shadow": None,
+        "overrides": {**TINY, "horizon": 2, "storage": str(tmp_path)},
+    }
     result = deploying.run(tmp_path / "run", arguments, lambda line: None)
     assert result["periods"] == 2 and result["ledger"]["spent"] == [30]
     assert json.loads((tmp_path / "run" / "ledger.json").read_text())["stopped"] is None

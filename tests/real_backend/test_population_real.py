@@ -28,9 +28,15 @@ from allocgym.real_backend.population.stack import Architecture, Stack  # noqa: 
 
 KNOBS = ("learning_rate", "weight_decay", "momentum")
 QUICK = {
-    "scenario": "digits", "members": 4, "horizon": 4, "interval": 3, "width": 6, "valid": 40,
-    "test": 40, "device": "cpu",
-}  # fmt: skip
+    "scenario": "digits",
+    "members": 4,
+    "horizon": 4,
+    "interval": 3,
+    "width": 6,
+    "valid": 40,
+    "test": 40,
+    "device": "cpu",
+}
 ROWS = 6
 
 
@@ -72,8 +78,11 @@ def test_the_gradient_is_that_of_automatic_differentiation(task):
     y = y.double() if made.outputs == 1 else y
     out, _, _ = net.forward(net.views(flat), x)
     (expected,) = torch.autograd.grad(net.losses(out, y).sum(), flat)
-    found = net.gradient(flat.detach().float(), x if made.vocabulary else x.float(),
-                         y.float() if made.outputs == 1 else y)  # fmt: skip
+    found = net.gradient(
+        flat.detach().float(),
+        x if made.vocabulary else x.float(),
+        y.float() if made.outputs == 1 else y,
+    )
     np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
@@ -82,18 +91,21 @@ def test_a_stacked_member_trains_as_the_library_would_train_it_alone():
     made = tasks.digits(0, 40, 40, device)
     stack = Stack(Architecture(64, (6,), 10), 0, 3, 8, device)
     knobs = {
-        "learning_rate": np.array([0.1, 0.02, 0.3]), "momentum": np.array([0.9, 0.5, 0.3]),
+        "learning_rate": np.array([0.1, 0.02, 0.3]),
+        "momentum": np.array([0.9, 0.5, 0.3]),
         "weight_decay": np.array([1e-3, 0.1, 1e-6]),
-    }  # fmt: skip
+    }
     first = stack.weights.clone()
     picks = stack._picks(np.arange(3), 5, len(made.train[1]))
     stack.train(made.train, np.array([5, 5, 5]), knobs)
     for i in range(3):
         layers = [v[0].clone().requires_grad_() for v in stack.architecture.views(first[i : i + 1])]
         optimiser = torch.optim.SGD(
-            layers, knobs["learning_rate"][i], knobs["momentum"][i],
+            layers,
+            knobs["learning_rate"][i],
+            knobs["momentum"][i],
             weight_decay=knobs["weight_decay"][i],
-        )  # fmt: skip
+        )
         for pick in picks[i]:
             h = torch.relu(made.train[0][pick] @ layers[0] + layers[1]) @ layers[2] + layers[3]
             optimiser.zero_grad()
@@ -190,8 +202,11 @@ def test_any_division_of_steps_is_carried_out_exactly(weights, data):
     cursor = stack.cursor.copy()
     stack.copy(donor)
     still = stack.weights.clone()
-    knobs = {"learning_rate": np.full(4, 1e-3), "momentum": np.full(4, 0.5),
-             "weight_decay": np.zeros(4)}  # fmt: skip
+    knobs = {
+        "learning_rate": np.full(4, 1e-3),
+        "momentum": np.full(4, 0.5),
+        "weight_decay": np.zeros(4),
+    }
     stack.train(made.train, np.array(weights), knobs)
     assert (stack.cursor == cursor[donor] + weights).all()
     changed = (stack.weights != still).any(1).numpy()

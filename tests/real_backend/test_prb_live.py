@@ -129,9 +129,12 @@ class FakeConnector(threading.Thread):
         lines = []
         for imsi in IMSIS:
             values = dict.fromkeys(ric.KPIS, 1.0) | {
-                "timestamp": self.number, "IMSI": imsi, "dl_buffer [bytes]": buffer,
-                "tx_brate downlink [Mbps]": 2.0, "sum_granted_prbs": 700,
-            }  # fmt: skip
+                "timestamp": self.number,
+                "IMSI": imsi,
+                "dl_buffer [bytes]": buffer,
+                "tx_brate downlink [Mbps]": 2.0,
+                "sum_granted_prbs": 700,
+            }
             lines.append(",".join(str(values[k]) for k in ric.KPIS))
         text = ("\n".join(lines) + "\n").encode()
         for k in range(0, len(text), 290):
@@ -217,12 +220,17 @@ def test_the_kernel_shapes_what_the_simulator_says(plane):
         outcomes = [cell.reset(np.array([5]))]
         for _ in range(12):
             outcomes.append(cell.spend(Shares(np.array([[1, 8, 8]]))))
-        served[engine] = sum(o.served.sum() + o.backlog.sum() * (o is outcomes[-1])
-                             for o in outcomes)  # fmt: skip
+        served[engine] = sum(
+            o.served.sum() + o.backlog.sum() * (o is outcomes[-1]) for o in outcomes
+        )
         if engine == "linux":
             assert sum(o.arrived.sum() for o in outcomes) > 0
-            pids = [p for p, _ in json.loads(
-                (cell.adapter.plane.folder / "state.json").read_text())["helpers"]]  # fmt: skip
+            pids = [
+                p
+                for p, _ in json.loads((cell.adapter.plane.folder / "state.json").read_text())[
+                    "helpers"
+                ]
+            ]
             folder = cell.adapter.plane.folder
         cell.close()
         cell.close()
@@ -234,10 +242,24 @@ def test_the_kernel_shapes_what_the_simulator_says(plane):
 @pytest.mark.chaos
 def test_after_a_kill_the_next_start_cleans_up_and_goes_on(plane, tmp_path):
     arguments = [
-        sys.executable, "-m", "allocgym", "deploy", "prb-slicing", "--backend", "linux",
-        "--agent", "demand-proportional", "--folder", "run", "--set", "period=100",
-        "--set", "horizon=14", "--set", "mix=111",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "allocgym",
+        "deploy",
+        "prb-slicing",
+        "--backend",
+        "linux",
+        "--agent",
+        "demand-proportional",
+        "--folder",
+        "run",
+        "--set",
+        "period=100",
+        "--set",
+        "horizon=14",
+        "--set",
+        "mix=111",
+    ]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     running = subprocess.Popen(
         arguments, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
@@ -251,9 +273,14 @@ def test_after_a_kill_the_next_start_cleans_up_and_goes_on(plane, tmp_path):
     running.wait()
     running.stdout.close()
     done = subprocess.run(
-        [sys.executable, "-m", "allocgym", "resume", "run"], cwd=tmp_path, env=environment,
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", "allocgym", "resume", "run"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "resumed after a gap" in done.stdout
     assert not list(tmp_path.glob(f"{linux.STATE}*"))

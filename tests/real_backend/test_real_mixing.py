@@ -21,9 +21,14 @@ from allocgym.real_backend.data_mixing.backend import RealMixing
 from allocgym.real_backend.data_mixing.model import GPT, PRESETS, ModelConfig
 
 QUICK = {
-    "domains": ("json", "arithmetic", "sql"), "source": ("json", "arithmetic"),
-    "steps": 4, "decisions": 2, "base_steps": 4, "valid_windows": 4, "test_windows": 6,
-}  # fmt: skip
+    "domains": ("json", "arithmetic", "sql"),
+    "source": ("json", "arithmetic"),
+    "steps": 4,
+    "decisions": 2,
+    "base_steps": 4,
+    "valid_windows": 4,
+    "test_windows": 6,
+}
 
 
 @pytest.fixture(scope="session")
@@ -260,11 +265,20 @@ def test_settings_are_checked():
     with pytest.raises(AllocgymError, match="Did you mean 'steps'"):
         settings.make("scratch", step=3)
     for field, value in (
-        ("steps", 201), ("steps", 0), ("peak_lr", -1.0), ("preset", "huge"), ("floor", 0.5),
-        ("schedule", "linear"), ("unique", {"prose": 1, "json": 1, "code": 1, "arithmetic": 1}),
-        ("weights", {"poems": 1.0}), ("weights", {"prose": -1.0}), ("source", ("poems",)),
-        ("base_steps", 10), ("domains", ("prose",)), ("graph", ((1.0,),)),
-    ):  # fmt: skip
+        ("steps", 201),
+        ("steps", 0),
+        ("peak_lr", -1.0),
+        ("preset", "huge"),
+        ("floor", 0.5),
+        ("schedule", "linear"),
+        ("unique", {"prose": 1, "json": 1, "code": 1, "arithmetic": 1}),
+        ("weights", {"poems": 1.0}),
+        ("weights", {"prose": -1.0}),
+        ("source", ("poems",)),
+        ("base_steps", 10),
+        ("domains", ("prose",)),
+        ("graph", ((1.0,),)),
+    ):
         with pytest.raises(AllocgymError):
             settings.make("scratch", **{field: value})
 
@@ -282,9 +296,13 @@ def test_scenarios_are_what_they_say():
 
 def test_back_end_arguments_are_checked(make):
     for arguments in (
-        {"num_envs": 2}, {"clock": "cpu"}, {"heldout": "never"}, {"threads": 0},
-        {"device": "abacus"}, {"n_max": 2},
-    ):  # fmt: skip
+        {"num_envs": 2},
+        {"clock": "cpu"},
+        {"heldout": "never"},
+        {"threads": 0},
+        {"device": "abacus"},
+        {"n_max": 2},
+    ):
         with pytest.raises(AllocgymError):
             make(**arguments)
     backend = make()

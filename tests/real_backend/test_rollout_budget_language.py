@@ -31,9 +31,17 @@ def folder(tmp_path_factory):
     ).save_pretrained(path)
     torch.manual_seed(0)
     shape = transformers.GPT2Config(
-        vocab_size=258, n_positions=1024, n_embd=16, n_layer=2, n_head=2, bos_token_id=256,
-        eos_token_id=256, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
-    )  # fmt: skip
+        vocab_size=258,
+        n_positions=1024,
+        n_embd=16,
+        n_layer=2,
+        n_head=2,
+        bos_token_id=256,
+        eos_token_id=256,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+    )
     transformers.GPT2LMHeadModel(shape).save_pretrained(path)
     return str(path)
 

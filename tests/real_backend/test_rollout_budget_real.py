@@ -21,9 +21,17 @@ def build(tmp_path_factory):
     def make(mode="per_prompt", n_max=ROWS, **more):
         problem = make_problem("rollout-budget", n_max=n_max, mode=mode)
         arguments = {
-            "scenario": "easy", "device": "cpu", "cache_dir": cache, "warm_steps": 12, "each": 8,
-            "held": 2, "samples": 2, "horizon": 3, "evaluate_every": 1, **more,
-        }  # fmt: skip
+            "scenario": "easy",
+            "device": "cpu",
+            "cache_dir": cache,
+            "warm_steps": 12,
+            "each": 8,
+            "held": 2,
+            "samples": 2,
+            "horizon": 3,
+            "evaluate_every": 1,
+            **more,
+        }
         return make_backend(problem, "real", **arguments)
 
     return make
@@ -200,14 +208,27 @@ def test_a_real_run_is_deployed_by_its_description(tmp_path):
     from allocgym.benchmarks.core import deploying
 
     arguments = {
-        "problem": "rollout-budget", "backend": "real", "scenario": "easy", "agent": "uniform",
-        "fallback": "uniform", "shadow": None, "seed": 0, "max_change": None, "max_seconds": None,
+        "problem": "rollout-budget",
+        "backend": "real",
+        "scenario": "easy",
+        "agent": "uniform",
+        "fallback": "uniform",
+        "shadow": None,
+        "seed": 0,
+        "max_change": None,
+        "max_seconds": None,
         "max_cost": None,
         "overrides": {
-            "rows": 24, "budget": 96, "horizon": 2, "warm_steps": 5, "held": 2, "samples": 1,
-            "device": "cpu", "cache_dir": str(tmp_path / "cache"),
+            "rows": 24,
+            "budget": 96,
+            "horizon": 2,
+            "warm_steps": 5,
+            "held": 2,
+            "samples": 1,
+            "device": "cpu",
+            "cache_dir": str(tmp_path / "cache"),
         },
-    }  # fmt: skip
+    }
     deploying.check_agents(arguments)
     done = deploying.run(tmp_path / "run", arguments, print)
     assert done["periods"] == 2 and done["ledger"]["spent"] == [192]

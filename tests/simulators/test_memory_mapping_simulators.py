@@ -82,9 +82,13 @@ def test_a_sub_environment_is_its_scalar_twin(order):
 
 @pytest.mark.parametrize(
     ("name", "arguments"),
-    [(MAPPING, {"illegal": "drop"}), (MAPPING, {"illegal": "drop", "order": True}),
-     (PLANNING, {"illegal": "recompute"}), (PLANNING, {"illegal": "recompute", "scenario": "recorded"})],
-)  # fmt: skip
+    [
+        (MAPPING, {"illegal": "drop"}),
+        (MAPPING, {"illegal": "drop", "order": True}),
+        (PLANNING, {"illegal": "recompute"}),
+        (PLANNING, {"illegal": "recompute", "scenario": "recorded"}),
+    ],
+)
 def test_gymnasium_has_no_complaint(name, arguments):
     check_env(gym.make(name, **arguments).unwrapped, skip_render_check=True)
 
@@ -100,10 +104,13 @@ def test_illegal_actions_are_refused_and_named():
 
 def test_wrong_arguments_are_told_in_a_sentence():
     for arguments, message in (
-        ({"scenario": "tests"}, "Did you mean 'test'"), ({"fraction": 1}, "Did you mean 'fractions'"),
-        ({"fractions": [0]}, "numbers > 0"), ({"order": True, "n_max": 4}, "raise n_max"),
-        ({"scenario": "trace"}, "trace: the file"), ({"illegal": "x"}, "one of drop, refuse"),
-    ):  # fmt: skip
+        ({"scenario": "tests"}, "Did you mean 'test'"),
+        ({"fraction": 1}, "Did you mean 'fractions'"),
+        ({"fractions": [0]}, "numbers > 0"),
+        ({"order": True, "n_max": 4}, "raise n_max"),
+        ({"scenario": "trace"}, "trace: the file"),
+        ({"illegal": "x"}, "one of drop, refuse"),
+    ):
         with pytest.raises(AllocgymError, match=message):
             gym.make(MAPPING, **arguments)
     with pytest.raises(AllocgymError, match="budget: 0 to 1"):
@@ -150,10 +157,20 @@ def profiles(draw):
     share = np.array([[draw(st.floats(0, 1)) for _ in range(n)]])
     work = np.array([[[draw(some) for _ in range(3)] for _ in range(n)]])
     return Profile(
-        size, size * share, size * (1 - share), work, table(), table(), table(), np.array([draw(some)]),
-        np.array([draw(some)]), np.array([draw(st.floats(0.1, 10))]), np.array([draw(st.booleans())]),
-        np.array([100.0]), np.ones((1, n), bool),
-    )  # fmt: skip
+        size,
+        size * share,
+        size * (1 - share),
+        work,
+        table(),
+        table(),
+        table(),
+        np.array([draw(some)]),
+        np.array([draw(some)]),
+        np.array([draw(st.floats(0.1, 10))]),
+        np.array([draw(st.booleans())]),
+        np.array([100.0]),
+        np.ones((1, n), bool),
+    )
 
 
 @settings(max_examples=40)

@@ -22,18 +22,24 @@ from allocgym.simulators.data_mixing import costs
 )
 def test_the_twin_takes_the_seconds_of_simpy(seed, chunks, prefetch, fails, jitter, loader):
     model = costs.CostModel(
-        chunks=chunks, prefetch=prefetch, failure_probability=fails / chunks, jitter=jitter,
+        chunks=chunks,
+        prefetch=prefetch,
+        failure_probability=fails / chunks,
+        jitter=jitter,
         load_tokens_per_second=60_000 * loader,
-    )  # fmt: skip
+    )
     batch = 3
     rng = np.random.default_rng(seed)
     units = rng.multinomial(320, rng.dirichlet(np.ones(4)), batch).T
     drawn = costs.durations(
-        model, units.astype(float), rng.uniform(0.5, 2, (4, batch)), np.full(batch, 4.0),
+        model,
+        units.astype(float),
+        rng.uniform(0.5, 2, (4, batch)),
+        np.full(batch, 4.0),
         draws.normal(draws.stream(np.arange(batch), "load", chunks), seed),
         draws.normal(draws.stream(np.arange(batch), "train", chunks), seed),
         draws.uniform(draws.stream(np.arange(batch), "failure"), seed)[0],
-    )  # fmt: skip
+    )
     np.testing.assert_allclose(
         costs.twin_seconds(model, drawn), costs.simpy_seconds(model, drawn), rtol=1e-9, atol=1e-9
     )
@@ -61,9 +67,11 @@ def _last(chunks):
 def test_failures_cost_a_restart_and_the_work_since_the_checkpoint():
     model = costs.CostModel(chunks=3, restart_seconds=60.0)
     quiet = costs.Durations(
-        load=np.zeros((3, 1)), train=np.array([[1.0], [2.0], [4.0]]),
-        fails=np.zeros((3, 1), bool), fixed=np.array([0.5]),
-    )  # fmt: skip
+        load=np.zeros((3, 1)),
+        train=np.array([[1.0], [2.0], [4.0]]),
+        fails=np.zeros((3, 1), bool),
+        fixed=np.array([0.5]),
+    )
     failing = costs.Durations(
         quiet.load, quiet.train, np.array([[False], [True], [False]]), quiet.fixed
     )

@@ -13,14 +13,24 @@ from allocgym.simulators.data_mixing.law import R_STAR, Law
 def law_of(n=2, batch=1, **fields):
     shape = (n, batch)
     values = {
-        "floor": np.full(shape, 0.5), "log_gain": np.zeros((n, n, batch)),
-        "exponent": np.full((n, n, batch), 0.5), "offset": np.full(batch, 0.1),
-        "forget": np.zeros(shape), "neglect": np.zeros(shape), "rate": np.zeros(shape),
-        "rewarm": np.zeros(shape), "recency": np.zeros(shape), "unique": np.full(shape, 1e9),
-        "needs": np.zeros((n, n, batch)), "threshold": np.zeros(shape),
-        "softness": np.ones(shape), "start": np.zeros(shape), "recent": np.full(shape, 1 / n),
-        "rate_start": np.full(batch, 0.1), "present": np.ones(shape),
-    }  # fmt: skip
+        "floor": np.full(shape, 0.5),
+        "log_gain": np.zeros((n, n, batch)),
+        "exponent": np.full((n, n, batch), 0.5),
+        "offset": np.full(batch, 0.1),
+        "forget": np.zeros(shape),
+        "neglect": np.zeros(shape),
+        "rate": np.zeros(shape),
+        "rewarm": np.zeros(shape),
+        "recency": np.zeros(shape),
+        "unique": np.full(shape, 1e9),
+        "needs": np.zeros((n, n, batch)),
+        "threshold": np.zeros(shape),
+        "softness": np.ones(shape),
+        "start": np.zeros(shape),
+        "recent": np.full(shape, 1 / n),
+        "rate_start": np.full(batch, 0.1),
+        "present": np.ones(shape),
+    }
     return Law(**(values | fields))
 
 
@@ -32,11 +42,14 @@ def step(law, state, units, effort=0.4, lr=0.5, before=0.5):
 
 def test_a_step_by_hand():
     law = law_of(
-        forget=np.array([[0.3], [0.1]]), neglect=np.array([[0.2], [0.0]]),
-        rate=np.array([[0.4], [0.2]]), recency=np.array([[0.05], [0.1]]),
-        start=np.array([[2.0], [0.0]]), recent=np.array([[1.0], [0.0]]),
+        forget=np.array([[0.3], [0.1]]),
+        neglect=np.array([[0.2], [0.0]]),
+        rate=np.array([[0.4], [0.2]]),
+        recency=np.array([[0.05], [0.1]]),
+        start=np.array([[2.0], [0.0]]),
+        recent=np.array([[1.0], [0.0]]),
         log_gain=np.log([[[2.0], [0.5]], [[0.25], [3.0]]]),
-    )  # fmt: skip
+    )
     state = step(law, laws.begin(law), [80, 240])
     d = 0.4 * 0.5
     f = [0.3 + 0.2 * 0.035 / (0.25 + 0.035), 0.1]
@@ -135,9 +148,12 @@ def test_fresh_data_is_worth_itself_and_stale_data_less():
 def test_a_gate_opens_as_its_prerequisite_is_learned():
     needs = np.array([[[0.0], [0.0]], [[1.0], [0.0]]])  # skill 1 waits for skill 0
     law = law_of(
-        needs=needs, gated=True, threshold=np.full((2, 1), 1.5), softness=np.full((2, 1), 0.1),
+        needs=needs,
+        gated=True,
+        threshold=np.full((2, 1), 1.5),
+        softness=np.full((2, 1), 0.1),
         log_gain=np.log([[[1.0], [1e-9]], [[1e-9], [1.0]]]),
-    )  # fmt: skip
+    )
     closed = laws.openness(law, laws.begin(law), np.array([0.5]))
     loss = 0.5 + 1 / np.sqrt(0.1)
     assert closed[0, 0] == 1

@@ -34,11 +34,18 @@ def play(cell, units, periods, seeds):
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(
     "arguments",
-    [{}, {"load": 6.0}, {"borrow": True, "load": 3.0}, {"pool": True, "load": 3.0},
-     {"schedulers": ["rr", "wf", "softmax"], "load": 4.0}, {"schedulers": "pf", "load": 4.0},
-     {"technology": "nr", "width": 51, "numerology": 1}, {"whole_blocks": True}],
+    [
+        {},
+        {"load": 6.0},
+        {"borrow": True, "load": 3.0},
+        {"pool": True, "load": 3.0},
+        {"schedulers": ["rr", "wf", "softmax"], "load": 4.0},
+        {"schedulers": "pf", "load": 4.0},
+        {"technology": "nr", "width": 51, "numerology": 1},
+        {"whole_blocks": True},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_every_byte_is_delivered_dropped_or_waiting(engine, arguments):
     cell = make(engine, 2, mix="132", horizon=12, **arguments)
     groups = cell.scenario.carrier.groups
@@ -78,8 +85,10 @@ def test_the_twins_p99_is_simpys_within_a_tenth():
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_traffic_and_channel_do_not_depend_on_the_policy(engine):
-    runs = [play(make(engine, 2, mix="123", horizon=6), u, 6, np.array([7, 8]))
-            for u in ((1, 1, 15), (5, 6, 6))]  # fmt: skip
+    runs = [
+        play(make(engine, 2, mix="123", horizon=6), u, 6, np.array([7, 8]))
+        for u in ((1, 1, 15), (5, 6, 6))
+    ]
     for a, b in zip(*runs, strict=True):
         np.testing.assert_array_equal(a.arrived, b.arrived)
         np.testing.assert_array_equal(a.cqi, b.cqi)
@@ -154,36 +163,40 @@ def test_more_blocks_never_hurt_urllc():
 
 def test_in_the_control_a_static_split_wins():
     results = [
-        sum(o.served.sum() for o in play(make("twin", 1, scenario="control", horizon=8), u, 8,
-                                         np.array([0])))
+        sum(
+            o.served.sum()
+            for o in play(make("twin", 1, scenario="control", horizon=8), u, 8, np.array([0]))
+        )
         for u in all_splits(17, 3)[::7]
-    ]  # fmt: skip
+    ]
     assert max(results) > min(results)
     outcomes = play(make("twin", 1, scenario="control", horizon=8), (1, 6, 10), 8, np.array([0]))
     np.testing.assert_allclose(outcomes[3].served, outcomes[7].served)
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    need=st.lists(st.floats(0, 50), min_size=1, max_size=6), capacity=st.floats(0, 120),
-)  # fmt: skip
+@given(need=st.lists(st.floats(0, 50), min_size=1, max_size=6), capacity=st.floats(0, 120))
 def test_every_scheduler_conserves_its_blocks(need, capacity):
     w, c = np.array(need)[:, None], np.array([capacity])
     carries = np.linspace(10, 40, len(need))[:, None]
     equal = np.empty_like(w)
     stepping.share_equally(w, c, equal)
     for given_ in (
-        fluid.water_fill(w, c), equal, fluid.softmax_fill(w, c, 1.0),
+        fluid.water_fill(w, c),
+        equal,
+        fluid.softmax_fill(w, c, 1.0),
         fluid.fair_fill(w, c, carries, np.ones_like(w)),
-    ):  # fmt: skip
+    ):
         np.testing.assert_allclose(given_.sum(), min(capacity, sum(need)), atol=1e-6)
         assert (given_ >= -1e-9).all() and (given_ <= w + 1e-6).all()
     whole = [float(int(x)) for x in need]
     for grants in (
-        packets.water(need, capacity), packets.round_robin(need, capacity, 3),
-        packets.softmax(need, capacity), packets.proportional_fair(need, capacity, need),
+        packets.water(need, capacity),
+        packets.round_robin(need, capacity, 3),
+        packets.softmax(need, capacity),
+        packets.proportional_fair(need, capacity, need),
         packets.whole_water(whole, float(int(capacity)), 2),
-    ):  # fmt: skip
+    ):
         assert sum(grants) <= capacity + 1e-6 and min(grants) >= 0
         assert all(g <= x + 1e-6 for g, x in zip(grants, need, strict=True))
 

@@ -20,9 +20,14 @@ def test_simpy_plays_what_the_recursion_says(seed, n, lanes):
     units[0] += 1
     mean = rng.uniform(100, 2000, (n, 3))
     drawn = costs.durations(
-        model, units, units * mean, mean, rng.normal(size=(lanes, 3)), rng.random(3),
+        model,
+        units,
+        units * mean,
+        mean,
+        rng.normal(size=(lanes, 3)),
+        rng.random(3),
         np.array([0.0, 5e4, 1e5]),
-    )  # fmt: skip
+    )
     np.testing.assert_allclose(
         costs.twin_seconds(model, drawn), costs.simpy_seconds(model, drawn), rtol=1e-9
     )
@@ -35,9 +40,14 @@ def test_published_step_times_are_reproduced():
         units = np.full((256, 1), 8.0)
         mean = np.full((256, 1), 500 * np.exp(0.5))
         drawn = costs.durations(
-            model, units, units * mean, mean, np.zeros((8, 1)), np.ones(1) * 0.99,
+            model,
+            units,
+            units * mean,
+            mean,
+            np.zeros((8, 1)),
+            np.ones(1) * 0.99,
             (units * mean).sum(0),
-        )  # fmt: skip
+        )
         assert costs.twin_seconds(model, drawn)[0] == pytest.approx(seconds, rel=0.05)
 
 
@@ -89,9 +99,15 @@ def one_update(tried, right, **overrides):
     share = ((right > 0) & (right < tried)) * 1.0
     zero = np.zeros(1), np.zeros((true.families, 1))
     return law.advance(
-        true, *zero, np.full((true.families, 1), 0.5), true.family, tried, right, share,
+        true,
+        *zero,
+        np.full((true.families, 1), 0.5),
+        true.family,
+        tried,
+        right,
+        share,
         np.ones_like(tried),
-    )  # fmt: skip
+    )
 
 
 def test_unmixed_groups_teach_nothing():
@@ -188,9 +204,13 @@ def test_the_update_law_orders_recorded_runs_it_was_not_fitted_to():
     areas = {}
     for run in runs:
         path = calibration.ability(
-            *calibration.signals(run), fit["eta"], fit["own"], fit["noise"], fit["between"],
+            *calibration.signals(run),
+            fit["eta"],
+            fit["own"],
+            fit["noise"],
+            fit["between"],
             fit["limit"],
-        )  # fmt: skip
+        )
         x = np.array(fit["base"]) + np.array(fit["slope"]) * path[run.logged][:, fit["families"]]
         areas.setdefault(run.name, []).append(expit(x).mean())
     mean = {k: np.mean(v) for k, v in areas.items()}
