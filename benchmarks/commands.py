@@ -157,7 +157,7 @@ def deploy(
 ) -> None:
     """Run an agent on a back end: journalled, guarded, resumable."""
     from allocgym.agents.core.deployment import describe_run
-    from allocgym.benchmarks.core import deploying
+    from allocgym.benchmarks.core import deployment as deploying
 
     desk = front(problem)
     agent = agent or ("uniform" if "uniform" in desk.agents() else desk.fallback)
@@ -219,7 +219,7 @@ def resume(
 
 
 def _deploy(folder: Path, arguments: dict[str, Any]) -> None:
-    from allocgym.benchmarks.core import deploying
+    from allocgym.benchmarks.core import deployment as deploying
 
     _say_result(deploying.run(folder, arguments, lambda line: console.print(line, highlight=False)))
 

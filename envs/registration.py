@@ -46,30 +46,30 @@ def register_all() -> None:
     register_backend("population", "real", f"{networks}:RealPopulation")
     trials = "allocgym.real_backend.population.trials"
     register_backend("population", "ray", f"{trials}:RayPopulation")
-    _environment("CurveBudget", "allocgym.envs.population.curves_env")
-    register_problem("curve-budget", "allocgym.envs.population.curves:CurveBudget")
-    recorded = "allocgym.simulators.population.recorded"
+    _environment("CurveBudget", "allocgym.envs.curve_budget.env")
+    register_problem("curve-budget", "allocgym.envs.curve_budget.problem:CurveBudget")
+    recorded = "allocgym.simulators.curve_budget.backend"
     register_backend("curve-budget", "replay", f"{recorded}:RecordedCurves")
     _environment("MemoryMapping", "allocgym.envs.memory_mapping.env")
     register_problem("memory-mapping", "allocgym.envs.memory_mapping.problem:MemoryMapping")
     mapping = "allocgym.simulators.memory_mapping.backend"
     register_backend("memory-mapping", "simpy", f"{mapping}:simpy_backend")
     register_backend("memory-mapping", "twin", f"{mapping}:twin_backend")
-    _environment("ActivationPlan", "allocgym.envs.memory_mapping.activation_env")
-    register_problem("activation-plan", "allocgym.envs.memory_mapping.activation:ActivationPlan")
-    steps = "allocgym.simulators.memory_mapping.activation"
+    _environment("ActivationPlan", "allocgym.envs.activation_plan.env")
+    register_problem("activation-plan", "allocgym.envs.activation_plan.problem:ActivationPlan")
+    steps = "allocgym.simulators.activation_plan.backend"
     register_backend("activation-plan", "simpy", f"{steps}:simpy_backend")
     register_backend("activation-plan", "twin", f"{steps}:twin_backend")
-    plans = "allocgym.real_backend.memory_mapping.backend"
+    plans = "allocgym.real_backend.activation_plan.backend"
     register_backend("activation-plan", "torch", f"{plans}:TorchPlan")
-    _environment("Packing", "allocgym.envs.memory_mapping.packing_env")
-    register_problem("packing", "allocgym.envs.memory_mapping.packing:Packing")
-    packings = "allocgym.simulators.memory_mapping.packings"
+    _environment("Packing", "allocgym.envs.packing.env")
+    register_problem("packing", "allocgym.envs.packing.problem:Packing")
+    packings = "allocgym.simulators.packing.backend"
     register_backend("packing", "twin", f"{packings}:PackingSimulator")
-    _environment("StrategySelection", "allocgym.envs.memory_mapping.selection_env")
-    selecting = "allocgym.envs.memory_mapping.selection"
+    _environment("StrategySelection", "allocgym.envs.strategy_selection.env")
+    selecting = "allocgym.envs.strategy_selection.problem"
     register_problem("strategy-selection", f"{selecting}:StrategySelection")
-    selections = "allocgym.simulators.memory_mapping.selections"
+    selections = "allocgym.simulators.strategy_selection.backend"
     register_backend("strategy-selection", "twin", f"{selections}:SelectionSimulator")
 
 

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch._functorch import config
 
-from allocgym.agents.memory_mapping.plans import choose_saved
-from allocgym.real_backend.memory_mapping.compiled import PriorityKnapsack
-from allocgym.real_backend.memory_mapping.executor import Model
+from allocgym.agents.activation_plan.heuristics import choose_saved
+from allocgym.real_backend.activation_plan.compiled import PriorityKnapsack
+from allocgym.real_backend.activation_plan.executor import Model
 
 BUDGETS = (0.2, 0.5, 0.8)
 

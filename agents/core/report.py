@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from allocgym.agents.core.controller import Controller
-from allocgym.envs.core import drawing
+from allocgym.envs.core import figures
 from allocgym.envs.core.journal import atomic
 
 STYLE = """
@@ -25,7 +25,7 @@ td:first-child,th:first-child{text-align:left}img{max-width:100%}
 
 def image(picture: Any) -> str:
     """An ``<img>`` tag that carries its picture."""
-    return f'<img src="data:image/png;base64,{base64.b64encode(drawing.png(picture)).decode()}">'
+    return f'<img src="data:image/png;base64,{base64.b64encode(figures.png(picture)).decode()}">'
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -77,11 +77,11 @@ def _picture(controller: Controller, names: Sequence[str]) -> Any:
     shown = bool(split) and split[0] is not None
     traces = controller.agent.problem.traces
     panels = max(shown + len(traces), 1)
-    picture, axes = drawing.figure(4.75 * panels, 3.4, panels)
+    picture, axes = figures.figure(4.75 * panels, 3.4, panels)
     if shown:
-        drawing.stack(axes[0], np.array([f[0, : len(names)] for f in split]), list(names))
+        figures.stack(axes[0], np.array([f[0, : len(names)] for f in split]), list(names))
         axes[0].locator_params(axis="x", integer=True)
-        if not traces or len(names) > drawing.MANY:
+        if not traces or len(names) > figures.MANY:
             axes[0].legend(fontsize=8)
     for axis, (field, label) in zip(axes[shown:], traces.items(), strict=False):
         values = np.array([getattr(o, field)[0] for o in controller.outcomes])
@@ -90,7 +90,7 @@ def _picture(controller: Controller, names: Sequence[str]) -> Any:
         if values.ndim == 1:
             axis.plot(np.arange(len(values)), values, marker=".")
             continue
-        drawing.lines(axis, values[:, : len(names)], list(names))
+        figures.lines(axis, values[:, : len(names)], list(names))
         axis.legend(fontsize=8)
     return picture
 
@@ -105,7 +105,7 @@ def deployment_report(
     frame.to_parquet(folder / "decisions.parquet")
     picture = _picture(controller, names)
     shown = frame
-    if len(names) > drawing.MANY:
+    if len(names) > figures.MANY:
         # A column for every claimant would fill a wall: those are in the Parquet file.
         ends = tuple(f" {name}" for name in names)
         shown = frame[[c for c in frame if not c.endswith(ends)]]

@@ -7,7 +7,7 @@ from abc import abstractmethod
 import numpy as np
 
 from allocgym.agents.core.agent import Agent
-from allocgym.envs.core import draws
+from allocgym.envs.core import randomness
 from allocgym.envs.core.arrays import columns
 from allocgym.envs.core.contracts import Shares
 from allocgym.envs.data_mixing.problem import DataMixing
@@ -136,13 +136,13 @@ class RandomMixer(MixingAgent):
     name = "random"
 
     def _start(self) -> None:
-        self._stream = draws.stream(
+        self._stream = randomness.stream(
             self.seed + np.arange(self.spec.batch_size), "random mixer", self.spec.n_max
         )
 
     def shares(self) -> np.ndarray:
         """See `MixingAgent.shares`."""
-        u = columns(draws.uniform(self._stream, self.outcome.period))
+        u = columns(randomness.uniform(self._stream, self.outcome.period))
         return _normal(-np.log(u) * self.outcome.instance.present)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from allocgym.agents.core.agent import rollout
-from allocgym.agents.core.search import tune
+from allocgym.agents.core.evolution import tune
 from allocgym.agents.data_mixing.heuristics import MixingAgent
 from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.data_mixing.observation import ROW_FEATURES

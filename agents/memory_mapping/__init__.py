@@ -1,1 +1,1 @@
-"""Memory agents: greedy rules, searches, a solver with a bound, learned priorities."""
+"""Who maps tensors: greedy rules, searches, a solver with a bound, learned priorities."""

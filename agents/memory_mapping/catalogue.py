@@ -11,8 +11,10 @@ import numpy as np
 
 from allocgym.agents.core import agent_file
 from allocgym.agents.core.agent import Agent
-from allocgym.agents.memory_mapping import exact, orders, playing
-from allocgym.agents.memory_mapping.learned import KIND, Priorities
+from allocgym.agents.memory_mapping import exact
+from allocgym.agents.memory_mapping import heuristics as playing
+from allocgym.agents.memory_mapping import order as orders
+from allocgym.agents.memory_mapping.priority import KIND, Priorities
 from allocgym.envs.core.errors import AllocgymError, unknown
 from allocgym.envs.memory_mapping.placer import Placer
 from allocgym.envs.memory_mapping.plan import Plan
@@ -64,7 +66,7 @@ def make(name: str | Path, problem: MemoryMapping) -> Agent:
     if path.suffix == ".zip" or path.exists():
         description, _ = agent_file.load(path, problem)
         if description["kind"] == "segment-policy" and not problem.order:
-            from allocgym.agents.memory_mapping import segments
+            from allocgym.agents.core import segment_policy as segments
 
             return playing.Learned(problem, segments.load(path, problem), path.stem)
         if description["kind"] == "segment-policy":
@@ -138,7 +140,8 @@ def solve(
         found = orders.climb(Placer(program, device), greedy, seconds, seed)
         got, plan = found.saved, found.plan
     elif name in ("ppo", "tree"):
-        from allocgym.agents.memory_mapping import segments, tree
+        from allocgym.agents.core import segment_policy as segments
+        from allocgym.agents.memory_mapping import tree
 
         net = segments.load(PRETRAINED / "segments.zip", MemoryMapping())
         if name == "ppo":

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 
 from allocgym.agents.core.agent import Agent
-from allocgym.envs.core import draws
+from allocgym.envs.core import randomness
 from allocgym.envs.population.problem import FACTORS, Population, ranks
 from allocgym.envs.population.records import Plan, PopulationOutcome
 
@@ -20,7 +20,7 @@ class PopulationAgent(Agent[PopulationOutcome, Plan]):
     problem: Population
 
     def _start(self) -> None:
-        self.rng = draws.generator(self.seed, f"population {self.name}")
+        self.rng = randomness.generator(self.seed, f"population {self.name}")
 
     @property
     def here(self) -> np.ndarray:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from allocgym.agents.core.agent import rollout
-from allocgym.agents.core.search import tune
+from allocgym.agents.core.evolution import tune
 from allocgym.agents.population.heuristics import PopulationAgent
 from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.population.problem import Population, ranks

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from allocgym.agents.population.heuristics import OneRun, shaped
-from allocgym.envs.core import draws
+from allocgym.envs.core import randomness
 from allocgym.envs.population.problem import Population
 from allocgym.envs.population.records import Plan
 
@@ -100,7 +100,7 @@ class SearchedRun(OneRun):
         return rates[:, best, np.arange(rates.shape[2])]
 
     def _searched(self, x: np.ndarray) -> np.ndarray:
-        rng = draws.generator(0, "oracle")
+        rng = randomness.generator(0, "oracle")
         batch = x.shape[1]
         knot = np.linspace(0, 1, self.knots)
         weight = np.maximum(1 - np.abs(x[:, None] - knot[:, None]) * (self.knots - 1), 0)

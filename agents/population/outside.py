@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from allocgym.agents.population.heuristics import PopulationAgent
-from allocgym.envs.core import draws
+from allocgym.envs.core import randomness
 from allocgym.envs.core.errors import missing_extra
 from allocgym.envs.population.problem import Population
 from allocgym.envs.population.records import Plan
@@ -240,7 +240,9 @@ class Outside(PopulationAgent):
                 configs = [dict(zip(knobs, map(float, c), strict=True)) for c in out.knobs[row, :m]]
                 ends = np.stack([inst.low[row], inst.high[row]], 1).tolist()
                 ranges: Ranges = {k: (a, b) for k, (a, b) in zip(knobs, ends, strict=True)}
-                seed = int(draws.generator(self.seed + row, f"outside {self.name}").integers(2**31))
+                seed = int(
+                    randomness.generator(self.seed + row, f"outside {self.name}").integers(2**31)
+                )
                 self._draws.append([])
                 with _generators(self._draws[row], seed):
                     self._drivers.append(self._make(ranges, configs, seed))

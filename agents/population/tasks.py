@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from allocgym.envs.core import draws
+from allocgym.envs.core import randomness
 from allocgym.envs.core.errors import missing_extra
 
 Chooser = Callable[[list[int], np.ndarray, np.ndarray, float, np.random.Generator], int]
@@ -118,7 +118,7 @@ def play(
         The tasks, and ``(budget,)`` the mean over tasks of the best value after each training.
     """
     n = len(transfer)
-    rng = draws.generator(seed, f"tasks {chooser}")
+    rng = randomness.generator(seed, f"tasks {chooser}")
     best = np.full(n, transfer.min())
     trained: list[int] = []
     means = []

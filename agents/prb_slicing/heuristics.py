@@ -7,7 +7,7 @@ from abc import abstractmethod
 import numpy as np
 
 from allocgym.agents.core.agent import Agent
-from allocgym.envs.core import draws
+from allocgym.envs.core import randomness
 from allocgym.envs.core.contracts import Shares
 from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.prb_slicing.problem import PRBSlicing, all_moves, all_splits
@@ -85,7 +85,7 @@ class RandomWalk(SlicingAgent):
 
     def _start(self) -> None:
         seeds = self.seed + np.arange(self.spec.batch_size)
-        self._stream = draws.stream(seeds, "random walk")[0]
+        self._stream = randomness.stream(seeds, "random walk")[0]
 
     def blocks(self) -> np.ndarray:
         """See `SlicingAgent.blocks`."""
@@ -95,7 +95,7 @@ class RandomWalk(SlicingAgent):
         """Move one group, or none; a move a slice cannot afford keeps the split."""
         units = self.memory.units.copy()
         moves = np.array(((0, 0), *all_moves(units.shape[1])))
-        u = draws.uniform(self._stream, self.memory.period)
+        u = randomness.uniform(self._stream, self.memory.period)
         pair = moves[(u * len(moves)).astype(np.int64)]
         rows = np.arange(len(units))
         inst = self.outcome.instance

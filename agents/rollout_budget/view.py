@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from allocgym.envs.core import draws
+from allocgym.envs.core import randomness
 from allocgym.envs.rollout_budget.problem import RolloutBudget
 from allocgym.envs.rollout_budget.records import RolloutMemory
 
@@ -86,9 +86,9 @@ class View:
     def uniform(self, purpose: str) -> np.ndarray:
         """``(batch, m)`` draws in (0, 1), keyed by the rule's seed, the item and the update."""
         items = int(self.ids.max()) + 1
-        state = draws.stream(self.seeds, purpose, items)
+        state = randomness.stream(self.seeds, purpose, items)
         state = np.take_along_axis(state, self.ids.T, 0)
-        return draws.uniform(state, self.step * 64 + self.round).T
+        return randomness.uniform(state, self.step * 64 + self.round).T
 
     def family_mean(self, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Weighted mean of row values by family, ``(batch, families)`` (0 where no weight)."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from allocgym.agents.core.deployment import describe_run
 from allocgym.benchmarks.core import engines
-from allocgym.benchmarks.core.deploying import run as run_deployment
+from allocgym.benchmarks.core.deployment import run as run_deployment
 from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.core.journal import Journal
 

@@ -15,7 +15,7 @@ from allocgym.benchmarks.core.compare import paired
 from allocgym.benchmarks.core.suite import console, run_cells, show
 from allocgym.benchmarks.data_mixing.cells import describe, run_cell
 from allocgym.benchmarks.data_mixing.training import FOR_REAL_RUNS, train_agent
-from allocgym.envs.core import drawing
+from allocgym.envs.core import figures
 from allocgym.envs.core.registry import make_backend, make_problem
 
 SCENARIO = "continual-pretraining"
@@ -132,9 +132,9 @@ def write_report(
     domains: list[str],
 ) -> Path:
     """Write ``report.html`` and ``report.png``."""
-    picture, (left, middle, right) = drawing.figure(13.0, 3.8, 3)
+    picture, (left, middle, right) = figures.figure(13.0, 3.8, 3)
     learned = results["learned"][0]
-    drawing.stack(left, np.array(learned["shares"]), domains)
+    figures.stack(left, np.array(learned["shares"]), domains)
     left.legend(fontsize=8, loc="lower right")
     left.set_title("what the agent decided (seed 0)")
     losses = np.array(learned["losses"])
@@ -154,7 +154,7 @@ def write_report(
     right.set_yticks(range(len(order)), order)
     right.set(xlabel="objective minus uniform (0.001 bits per byte)")
     right.set_title(f"held-out objective, {seeds} seeds (left is better)")
-    (out / "report.png").write_bytes(drawing.png(picture))
+    (out / "report.png").write_bytes(figures.png(picture))
     note = NOTE.format(n=seeds) if seeds < 10 else f"n = {seeds} paired seeds."
     parts = [
         f"<p class=note>{note}</p>",

@@ -1,1 +1,1 @@
-"""Memory benchmarks: mapping, activation plans, real runs, packing, strategies, speed."""
+"""Benchmarks of memory mapping."""

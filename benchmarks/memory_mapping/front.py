@@ -20,15 +20,24 @@ SUITES = {
         f"{_HOME}.mapping:suite", "unseen programs, CPU budgets 0.1 to 60 s (about 10 min)", 1, 1
     ),
     "activation": Suite(
-        f"{_HOME}.activation:suite",
+        "allocgym.benchmarks.activation_plan.activation:suite",
         "plans against torch's and simple rules, for real (about 6 min)",
     ),
-    "real": Suite(f"{_HOME}.activation:real", "20 random plans a model on a CPU (about 6 min)"),
-    "packing": Suite(
-        f"{_HOME}.packing:suite", "MiniMalloc's 11 inputs and generated ones (about 8 min)"
+    "real": Suite(
+        "allocgym.benchmarks.activation_plan.activation:real",
+        "20 random plans a model on a CPU (about 6 min)",
     ),
-    "strategy": Suite(f"{_HOME}.strategy:suite", "IOPDDL B and G (about 2 min)"),
-    "gpu": Suite(f"{_HOME}.gpu:suite", "copies, random plans, GPT-2 124M on CUDA (not run here)"),
+    "packing": Suite(
+        "allocgym.benchmarks.packing.packing:suite",
+        "MiniMalloc's 11 inputs and generated ones (about 8 min)",
+    ),
+    "strategy": Suite(
+        "allocgym.benchmarks.strategy_selection.strategy:suite", "IOPDDL B and G (about 2 min)"
+    ),
+    "gpu": Suite(
+        "allocgym.benchmarks.activation_plan.gpu:suite",
+        "copies, random plans, GPT-2 124M on CUDA (not run here)",
+    ),
     "speed": Suite(f"{_HOME}.speed:suite", "evaluator and environment (about 1 min)"),
 }
 
@@ -80,8 +89,8 @@ class MappingFront(Front):
 
     def calibrate(self, out: Path, processes: int, seeds: int) -> None:
         """See `Front.calibrate`: one process at a time, for the sake of the timings."""
-        from allocgym.benchmarks.memory_mapping.calibrate import record
-        from allocgym.simulators.memory_mapping.activation import RECORDED
+        from allocgym.benchmarks.activation_plan.calibrate import record
+        from allocgym.simulators.activation_plan.backend import RECORDED
 
         record(out, list(RECORDED), max(seeds, 2))
 

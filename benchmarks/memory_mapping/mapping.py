@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from allocgym.agents.memory_mapping import exact, orders
+from allocgym.agents.memory_mapping import exact
+from allocgym.agents.memory_mapping import order as orders
 from allocgym.agents.memory_mapping.catalogue import SOLVERS, solve
 from allocgym.benchmarks.core.compare import as_dict, paired
 from allocgym.benchmarks.core.main import Options

@@ -7,14 +7,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from allocgym.agents.activation_plan import heuristics as plans
 from allocgym.agents.core.agent import Agent
-from allocgym.agents.memory_mapping import packings, plans, selecting
+from allocgym.agents.packing import heuristics as packings
+from allocgym.agents.strategy_selection import heuristics as selecting
 from allocgym.benchmarks.core.front import Front
 from allocgym.benchmarks.core.main import Suite
 from allocgym.envs.core.contracts import Problem
-from allocgym.simulators.memory_mapping import activation as activation_steps
-from allocgym.simulators.memory_mapping import packings as packing_instances
-from allocgym.simulators.memory_mapping import selections as selection_instances
+from allocgym.simulators.activation_plan import backend as activation_steps
+from allocgym.simulators.packing import backend as packing_instances
+from allocgym.simulators.strategy_selection import backend as selection_instances
 
 _HOME = "allocgym.benchmarks.memory_mapping"
 
@@ -70,7 +72,8 @@ class PackingFront(SideFront):
     trainers: ClassVar[dict[str, int]] = {"cma": 200}
     suites: ClassVar[dict[str, Suite]] = {
         "packing": Suite(
-            f"{_HOME}.packing:suite", "MiniMalloc's 11 inputs and generated ones (about 8 min)"
+            "allocgym.benchmarks.packing.packing:suite",
+            "MiniMalloc's 11 inputs and generated ones (about 8 min)",
         )
     }
 
@@ -128,7 +131,8 @@ class SelectionFront(SideFront):
     trainers: ClassVar[dict[str, int]] = {"cma": 40}
     suites: ClassVar[dict[str, Suite]] = {
         "strategy": Suite(
-            f"{_HOME}.strategy:suite", "IOPDDL B, G and V, generated ones (about 5 min)"
+            "allocgym.benchmarks.strategy_selection.strategy:suite",
+            "IOPDDL B, G and V, generated ones (about 5 min)",
         )
     }
 
@@ -190,12 +194,16 @@ class ActivationFront(SideFront):
     trainers: ClassVar[dict[str, int]] = {"masked-ppo": 150_000}
     suites: ClassVar[dict[str, Suite]] = {
         "activation": Suite(
-            f"{_HOME}.activation:suite",
+            "allocgym.benchmarks.activation_plan.activation:suite",
             "plans against torch's and simple rules, for real (about 8 min)",
         ),
-        "real": Suite(f"{_HOME}.activation:real", "20 random plans a model on a CPU (about 6 min)"),
+        "real": Suite(
+            "allocgym.benchmarks.activation_plan.activation:real",
+            "20 random plans a model on a CPU (about 6 min)",
+        ),
         "gpu": Suite(
-            f"{_HOME}.gpu:suite", "copies, random plans, GPT-2 124M on CUDA (not run here)"
+            "allocgym.benchmarks.activation_plan.gpu:suite",
+            "copies, random plans, GPT-2 124M on CUDA (not run here)",
         ),
     }
 
@@ -230,7 +238,7 @@ class ActivationFront(SideFront):
 
     def calibrate(self, out: Path, processes: int, seeds: int) -> None:
         """See `Front.calibrate`: one process at a time, for the sake of the timings."""
-        from allocgym.benchmarks.memory_mapping.calibrate import record
+        from allocgym.benchmarks.activation_plan.calibrate import record
 
         record(out, list(activation_steps.RECORDED), max(seeds, 2))
 

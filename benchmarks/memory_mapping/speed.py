@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from allocgym.agents.memory_mapping import orders
+from allocgym.agents.memory_mapping import order as orders
 from allocgym.benchmarks.core.main import Options
 from allocgym.benchmarks.core.suite import Figure, finish, show
 from allocgym.envs.memory_mapping import board as boards

@@ -7,7 +7,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from allocgym.agents.memory_mapping import learned
+from allocgym.agents.memory_mapping import priority as learned
 from allocgym.envs.core.errors import missing_extra, unknown
 from allocgym.simulators.memory_mapping.backend import instances, make_scenario
 
@@ -45,8 +45,8 @@ def masked(
 ) -> dict[str, Any]:
     """Train a segment policy by masked PPO and write its file."""
     try:
-        from allocgym.agents.memory_mapping import masked as ppo
-        from allocgym.agents.memory_mapping import segments
+        from allocgym.agents.core import masked_ppo as ppo
+        from allocgym.agents.core import segment_policy as segments
     except ImportError as error:
         raise missing_extra("sb3-contrib", "learn") from error
     env: Any = gym.make_vec(f"allocgym:{name}", num_envs=64, scenario=scenario, **settings)

@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from allocgym.agents.core.agent import Agent, rollout
-from allocgym.agents.population import stopping
+from allocgym.agents.curve_budget import heuristics as stopping
 from allocgym.benchmarks.core.front import Front
 from allocgym.benchmarks.core.main import Suite
 from allocgym.benchmarks.population.front import SUITES
 from allocgym.envs.core.registry import make_backend, make_problem
-from allocgym.simulators.population.recorded import TABLES
+from allocgym.simulators.curve_budget.backend import TABLES
 
 
 class CurveFront(Front):
@@ -72,7 +72,7 @@ class CurveFront(Front):
         """See `Front.evaluate`: time to target against every rule, and the loss at the end."""
         from allocgym.benchmarks.core.compare import paired
         from allocgym.benchmarks.core.suite import show
-        from allocgym.benchmarks.population.curves import credit
+        from allocgym.benchmarks.curve_budget.curves import credit
 
         problem: Any = make_problem(self.problem)
         chosen = [a for a in dict.fromkeys([*stopping.SCHEDULERS, *agents]) if a != "uniform"]

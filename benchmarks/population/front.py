@@ -20,7 +20,7 @@ SUITES = {
         f"{_HOME}.real:suite", "frozen controller on real populations (about 4 min)", 10, 2
     ),
     "curves": Suite(
-        f"{_HOME}.curves:suite",
+        "allocgym.benchmarks.curve_budget.curves:suite",
         "early stopping, TaskSet to train, AlgoPerf to test (2 min)",
         100,
         30,

@@ -15,7 +15,7 @@ from allocgym.agents.rollout_budget import catalogue
 from allocgym.agents.rollout_budget.allocator import Context, RuleAllocator
 from allocgym.benchmarks.core.main import Options
 from allocgym.benchmarks.core.suite import Figure, console, finish, show
-from allocgym.envs.core import draws
+from allocgym.envs.core import randomness
 from allocgym.envs.rollout_budget import algebra
 from allocgym.simulators.core import public_data
 from allocgym.simulators.rollout_budget import recorded
@@ -49,7 +49,7 @@ def replay(name: str, truth: np.ndarray, seed: int = 0, least: int = 1) -> dict[
     rule = None if known else catalogue.make_rule(name)
     allocator = None if rule is None else RuleAllocator(rule, low=0, seed=seed)
     rounds = 1 if rule is None else rule.rounds
-    state = draws.stream(np.array([seed]), "replay", prompts)[:, 0]
+    state = randomness.stream(np.array([seed]), "replay", prompts)[:, 0]
     steps = prompts // ROWS
     sums = np.zeros(7)
     largest = 0
@@ -71,7 +71,7 @@ def replay(name: str, truth: np.ndarray, seed: int = 0, least: int = 1) -> dict[
                     n = allocator.allocate(ids, budget, Context(step, steps * visits, r, rounds))
                 u = np.stack(
                     [
-                        draws.uniform(state[ids], visit * 512 + j)
+                        randomness.uniform(state[ids], visit * 512 + j)
                         for j in range(int((tried + n).max()))
                     ]
                 )

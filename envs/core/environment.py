@@ -114,7 +114,7 @@ class AllocationEnv(gym.Env[Observation, np.ndarray]):
         """Draw the allocation so far and the return; needs matplotlib, never a display."""
         if self.render_mode is None:
             return None
-        from allocgym.envs.core.drawing import allocation_picture
+        from allocgym.envs.core.figures import allocation_picture
 
         return allocation_picture(self)
 

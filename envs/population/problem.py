@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from gymnasium import spaces
 
-from allocgym.envs.core import budget, draws
+from allocgym.envs.core import budget, randomness
 from allocgym.envs.core.contracts import Problem
 from allocgym.envs.core.errors import AllocgymError, unknown
 from allocgym.envs.population.records import Plan, PopulationMemory, PopulationOutcome
@@ -229,7 +229,7 @@ class Population(Problem[PopulationOutcome, PopulationMemory, Plan]):
         states = out.instance.stream[None] + np.arange(1, n * k + 1, dtype=np.uint64)[:, None] * (
             np.uint64(0x9E3779B97F4A7C15)
         )
-        return draws.uniform(states, out.period).T.reshape(-1, n, k)
+        return randomness.uniform(states, out.period).T.reshape(-1, n, k)
 
     def within(self, knobs: np.ndarray, was: np.ndarray, memory: PopulationMemory) -> np.ndarray:
         """Clip knobs to their ranges, and a falling-only learning rate to what it was."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from allocgym.envs.core import draws
+from allocgym.envs.core import randomness
 
 DEPTHS = 5
 LEGO_ANSWER = r"\?[a-z]([01])"
@@ -214,7 +214,7 @@ def documents(name: str, size: int) -> list[bytes]:
         name: a key of `GENERATORS`.
         size: bytes wanted.
     """
-    source = GENERATORS[name](draws.generator(0, f"corpus/{name}"))
+    source = GENERATORS[name](randomness.generator(0, f"corpus/{name}"))
     made, total = [], 0
     while total < size:
         made.append(next(source).encode())

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from allocgym.envs.core.errors import AllocgymError, unknown
-from allocgym.envs.core.settings import replaced
+from allocgym.envs.core.scenario import replaced
 from allocgym.envs.data_mixing.schedules import SCHEDULES
 from allocgym.real_backend.data_mixing.corpora import name_of
 from allocgym.real_backend.data_mixing.model import PRESETS

@@ -6,7 +6,7 @@ import functools
 
 import numpy as np
 
-from allocgym.envs.core import draws
+from allocgym.envs.core import randomness
 from allocgym.envs.core.errors import AllocgymError
 from allocgym.real_backend.data_mixing.corpora import Corpus
 from allocgym.real_backend.data_mixing.generated import scored_bytes
@@ -61,12 +61,12 @@ class Stream:
                 raise AllocgymError(
                     f"unique: {corpus.name!r} has {len(self._windows)} windows, given {unique}"
                 )
-            order = draws.generator(0, f"unique/{corpus.name}").permutation(len(self._windows))
+            order = randomness.generator(0, f"unique/{corpus.name}").permutation(len(self._windows))
             self._windows = self._windows[order[:unique]]
             self._scored = self._scored[order[:unique]]
         self.epoch = len(self._windows)
         self._order = functools.lru_cache(2)(
-            lambda epoch: draws.generator(seed, f"{stage}/{corpus.name}/{epoch}").permutation(
+            lambda epoch: randomness.generator(seed, f"{stage}/{corpus.name}/{epoch}").permutation(
                 self.epoch
             )
         )

@@ -1,1 +1,1 @@
-"""Memory plans executed for real by PyTorch."""
+"""Programs recorded from PyTorch models."""

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from torch.utils import flop_counter
 
 from allocgym.envs.core.errors import AllocgymError
-from allocgym.real_backend.memory_mapping.executor import Model
-from allocgym.real_backend.memory_mapping.measure import MODELS
+from allocgym.real_backend.activation_plan.executor import Model
+from allocgym.real_backend.activation_plan.measure import MODELS
 
 MODES = ("forward", "training")
 

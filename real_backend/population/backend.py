@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from allocgym.envs.core import draws
+from allocgym.envs.core import randomness
 from allocgym.envs.core.contracts import Backend, Spec
 from allocgym.envs.core.errors import AllocgymError, unknown
 from allocgym.envs.population.problem import Population
@@ -186,7 +186,9 @@ class RealPopulation(Backend[PopulationOutcome, Plan]):
         n, names = self.spec.n_max, self.problem.knobs
         self._begin(int(seeds[0]))
         ranges = np.array([self._ranges[k] for k in names])
-        place = np.stack([draws.uniform(draws.stream(seeds, f"first-{k}", n), 0) for k in names])
+        place = np.stack(
+            [randomness.uniform(randomness.stream(seeds, f"first-{k}", n), 0) for k in names]
+        )
         low, high = ranges[:, 0], ranges[:, 1]
         knobs = (low[:, None, None] * (high / low)[:, None, None] ** place).transpose(2, 1, 0)
         valid, test = self._measure()
@@ -202,7 +204,7 @@ class RealPopulation(Backend[PopulationOutcome, Plan]):
             edge=np.zeros(1),
             monotone=np.zeros(1, bool),
             noise=np.array([s.noise]),
-            stream=draws.stream(seeds, "resample")[0],
+            stream=randomness.stream(seeds, "resample")[0],
         )
         alive = np.ones((1, n), bool)
         return self._report(

@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 from allocgym.envs.core.errors import AllocgymError, unknown
-from allocgym.envs.core.settings import replaced
+from allocgym.envs.core.scenario import replaced
 from allocgym.real_backend.population.tasks import TASKS
 
 DEFAULTS = {"weight_decay": 1e-5, "momentum": 0.9}

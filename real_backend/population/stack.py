@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from allocgym.envs.core import draws
+from allocgym.envs.core import randomness
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 
@@ -60,7 +60,7 @@ class Architecture:
         """First weights ``(members, size)`` float32: each member its own (He et al. 2015, eq. 10)."""
         out = np.zeros((members, self.size), np.float32)
         for m in range(members):
-            rng = draws.generator(seed, f"weights-{m}")
+            rng = randomness.generator(seed, f"weights-{m}")
             if self.vocabulary:
                 a, b = self.spans[0]
                 out[m, a:b] = rng.normal(size=b - a)
@@ -148,7 +148,7 @@ class Stack:
         self.weights = architecture.begin(seed, members).to(device)
         self.velocity = torch.zeros_like(self.weights)
         self.cursor = np.zeros(members, np.int64)
-        self.stream = draws.stream(np.array([seed]), "minibatch", members)[:, 0].copy()
+        self.stream = randomness.stream(np.array([seed]), "minibatch", members)[:, 0].copy()
 
     def keep(self, member: int) -> None:
         """Let go of everybody but one member, who stays what it is."""
@@ -211,7 +211,7 @@ class Stack:
         """Indices of examples ``(m, steps, batch)``: functions of generator and cursor alone."""
         first = self.cursor[active] * self.batch
         counter = first[:, None] + np.arange(steps * self.batch)
-        u = draws.uniform(self.stream[active][:, None], counter)
+        u = randomness.uniform(self.stream[active][:, None], counter)
         return (u * examples).astype(np.int64).reshape(len(active), steps, self.batch)
 
     @torch.no_grad()

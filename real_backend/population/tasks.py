@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from allocgym.envs.core import draws
+from allocgym.envs.core import randomness
 from allocgym.envs.core.errors import AllocgymError, missing_extra
 
 CONTEXT = 8
@@ -77,7 +77,7 @@ def digits(seed: int, valid: int, test: int, device: torch.device) -> Task:
         raise AllocgymError(
             f"valid, test: at most {len(labels) - 100} together expected, given {valid + test}"
         )
-    order = draws.generator(seed, "digits").permutation(len(labels))
+    order = randomness.generator(seed, "digits").permutation(len(labels))
     x = (images[order] / 16).astype(np.float32)
     y = labels[order].astype(np.int64)
     cuts = [slice(0, left), slice(left, left + valid), slice(left + valid, None)]
@@ -89,7 +89,7 @@ def teacher(seed: int, valid: int, test: int, device: torch.device) -> Task:
 
     Inputs have very different scales, so curvatures do too.
     """
-    rng = draws.generator(seed, "teacher")
+    rng = randomness.generator(seed, "teacher")
     first, second = rng.normal(size=(16, 12)), rng.normal(size=12)
     scale = np.arange(1, 17) ** -0.5
     parts = []
@@ -121,7 +121,7 @@ def _text(part: int) -> np.ndarray:
 
 def language(seed: int, valid: int, test: int, device: torch.device) -> Task:
     """The byte after eight others, in modules of Python's standard library."""
-    rng = draws.generator(seed, "bytes")
+    rng = randomness.generator(seed, "bytes")
     parts = []
     for part, count in ((0, None), (1, valid), (2, test)):
         windows = np.lib.stride_tricks.sliding_window_view(_text(part), CONTEXT + 1)

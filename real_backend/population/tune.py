@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from allocgym.envs.core import draws
+from allocgym.envs.core import randomness
 from allocgym.envs.core.contracts import Spec
 from allocgym.envs.core.errors import AllocgymError, missing_extra
 from allocgym.envs.population.problem import Population
@@ -260,7 +260,7 @@ class PopulationScheduler(LockstepScheduler):
             edge=np.zeros(1),
             monotone=np.zeros(1, bool),
             noise=np.array([noise]),
-            stream=draws.stream(np.array([seed]), "resample")[0],
+            stream=randomness.stream(np.array([seed]), "resample")[0],
         )
         self.outcome: PopulationOutcome | None = None
         self._plan: Plan | None = None

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from allocgym.envs.core import draws
+from allocgym.envs.core import randomness
 from allocgym.envs.core.contracts import Backend, Shares, Spec
 from allocgym.envs.core.errors import AllocgymError, unknown
-from allocgym.envs.core.settings import replaced
+from allocgym.envs.core.scenario import replaced
 from allocgym.envs.rollout_budget.problem import RolloutBudget
 from allocgym.envs.rollout_budget.records import FAMILIES, RolloutInstance, RolloutOutcome
 from allocgym.real_backend.core import checkpoints
@@ -297,14 +297,14 @@ class RealRollouts(Backend[RolloutOutcome, Shares]):
         out: list[int] = []
         epoch = start // size
         while len(out) < rows:
-            order = draws.generator(self._seed * 1009 + epoch, "order").permutation(size)
+            order = randomness.generator(self._seed * 1009 + epoch, "order").permutation(size)
             begin = max(start - epoch * size, 0)
             out += order[begin : begin + rows - len(out)].tolist()
             epoch += 1
         return np.array(out)
 
     def _generator(self, purpose: str, index: int) -> torch.Generator:
-        bits = draws.stream(np.array([self._seed * 65_536 + index]), purpose)[0, 0]
+        bits = randomness.stream(np.array([self._seed * 65_536 + index]), purpose)[0, 0]
         return torch.Generator(self._device).manual_seed(int(bits >> np.uint64(2)))
 
     def _spend(self, decision: Shares) -> RolloutOutcome:

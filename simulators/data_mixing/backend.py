@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from allocgym.envs.core import draws
+from allocgym.envs.core import randomness
 from allocgym.envs.core.arrays import columns, total
 from allocgym.envs.core.contracts import Backend, Shares, Spec
 from allocgym.envs.core.errors import AllocgymError, unknown
@@ -198,9 +198,9 @@ class MixingSimulator(Backend[MixingOutcome, Shares]):
     def _open_streams(self, seeds: np.ndarray) -> tuple[np.ndarray, ...]:
         n, chunks = self.spec.n_max, self.cost.chunks
         return (
-            draws.lane_stream(seeds, "evaluation", n),
-            draws.lane_stream(seeds, "duration", 2 * chunks),
-            draws.stream(seeds, "failure"),
+            randomness.lane_stream(seeds, "evaluation", n),
+            randomness.lane_stream(seeds, "duration", 2 * chunks),
+            randomness.stream(seeds, "failure"),
         )
 
     def _spend(self, decision: Shares) -> MixingOutcome:
@@ -214,7 +214,7 @@ class MixingSimulator(Backend[MixingOutcome, Shares]):
         self._lr = lr
         _, duration, failure = self._streams
         chunks = self.cost.chunks
-        jitter = draws.short_normals(duration, self._period, 2 * chunks, self.dtype)
+        jitter = randomness.short_normals(duration, self._period, 2 * chunks, self.dtype)
         drawn = costs.durations(
             self.cost,
             amounts,
@@ -222,7 +222,7 @@ class MixingSimulator(Backend[MixingOutcome, Shares]):
             self._domains,
             jitter[:chunks],
             jitter[chunks:],
-            draws.uniform(failure, self._period)[0],
+            randomness.uniform(failure, self._period)[0],
         )
         seconds = costs.twin_seconds if self.engine == "twin" else costs.simpy_seconds
         self._period = self._period + 1
@@ -233,7 +233,9 @@ class MixingSimulator(Backend[MixingOutcome, Shares]):
     def _report(self, spent: np.ndarray, seconds: np.ndarray, failure: np.ndarray) -> MixingOutcome:
         inst = self.sampled.instance
         batch = self.spec.batch_size
-        error = draws.short_normals(self._streams[0], self._period, self.spec.n_max, self.dtype)
+        error = randomness.short_normals(
+            self._streams[0], self._period, self.spec.n_max, self.dtype
+        )
         error *= self.sampled.noise
         error += self._heldout
         at = self.sampled.schedule * self._rates.shape[-1] + self._period

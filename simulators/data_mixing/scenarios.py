@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from allocgym.envs.core import draws
+from allocgym.envs.core import randomness
 from allocgym.envs.core.arrays import total
 from allocgym.envs.core.errors import AllocgymError, unknown
-from allocgym.envs.core.settings import replaced
+from allocgym.envs.core.scenario import replaced
 from allocgym.envs.data_mixing.records import MixingInstance
 from allocgym.envs.data_mixing.schedules import SCHEDULES
 from allocgym.simulators.data_mixing import families
@@ -133,22 +133,22 @@ class Draw:
 
     def one(self, purpose: str, low: float, high: float) -> np.ndarray:
         """One number an environment, ``(batch,)``."""
-        u = draws.uniform(draws.stream(self.seeds, purpose), 0)[0]
+        u = randomness.uniform(randomness.stream(self.seeds, purpose), 0)[0]
         return low + (high - low) * u
 
     def each(self, purpose: str, low: float = 0.0, high: float = 1.0, index: int = 0) -> np.ndarray:
         """One number a domain, ``(n, batch)``."""
-        u = draws.uniform(draws.stream(self.seeds, purpose, self.n), index)
+        u = randomness.uniform(randomness.stream(self.seeds, purpose, self.n), index)
         return low + (high - low) * u
 
     def several(self, purpose: str, count: int) -> np.ndarray:
         """``count`` coarse numbers in (0, 1) a domain, ``(count, n, batch)`` (16 bits each)."""
-        state = draws.stream(self.seeds, purpose, self.n)
+        state = randomness.stream(self.seeds, purpose, self.n)
         flat = state.reshape(1, -1)
-        groups = -(-count // draws.LANES)
-        out = np.empty((groups, draws.LANES, flat.size))
+        groups = -(-count // randomness.LANES)
+        out = np.empty((groups, randomness.LANES, flat.size))
         for k in range(groups):
-            draws.short_uniforms(flat, k, draws.LANES, out[k])
+            randomness.short_uniforms(flat, k, randomness.LANES, out[k])
         return out.reshape(-1, *state.shape)[:count]
 
     def whole(self, purpose: str, low: int, high: int) -> np.ndarray:

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from allocgym.envs.core import draws
+from allocgym.envs.core import randomness
 from allocgym.envs.core.contracts import Backend, Spec
 from allocgym.envs.core.errors import AllocgymError, unknown
-from allocgym.envs.core.settings import replaced
+from allocgym.envs.core.scenario import replaced
 from allocgym.envs.memory_mapping import board as boards
 from allocgym.envs.memory_mapping.problem import Choice, MappingOutcome, MemoryMapping
 from allocgym.envs.memory_mapping.program import Device, Program, from_trace
@@ -145,7 +145,7 @@ class MappingSimulator(Backend[MappingOutcome, Choice]):
         self.chosen = np.zeros(num_envs, np.int64)
 
     def _reset(self, seeds: np.ndarray, where: np.ndarray) -> MappingOutcome:
-        fresh = draws.uniform(draws.stream(seeds, "program"), 0)[0]
+        fresh = randomness.uniform(randomness.stream(seeds, "program"), 0)[0]
         fresh = (fresh * len(self.pairs)).astype(np.int64)
         self.chosen = np.where(where, fresh, self.chosen)
         inst = self._all.rows(self.chosen)

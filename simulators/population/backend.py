@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from allocgym.envs.core import draws
+from allocgym.envs.core import randomness
 from allocgym.envs.core.contracts import Backend, Spec
 from allocgym.envs.core.errors import AllocgymError, unknown
 from allocgym.envs.population.problem import Population
@@ -116,8 +116,8 @@ class PopulationSimulator(Backend[PopulationOutcome, Plan]):
             "_period": np.zeros(batch, np.int64),
             "_left": new.instance.total,
             "_clock": np.zeros((n, batch)),
-            "_streams": draws.stream(seeds, "report", n),
-            "_costs": draws.stream(seeds, "cost", 3 * n),
+            "_streams": randomness.stream(seeds, "report", n),
+            "_costs": randomness.stream(seeds, "cost", 3 * n),
         }
         if where.all() or self._sampled is None:
             self._sampled = new
@@ -136,7 +136,7 @@ class PopulationSimulator(Backend[PopulationOutcome, Plan]):
         loss = self.family.loss(self.sampled.parameters, self._members)
         self._heldout = loss
         noise = self.sampled.noise
-        measured = loss * np.exp(draws.normal(self._streams, self._period) * noise)
+        measured = loss * np.exp(randomness.normal(self._streams, self._period) * noise)
         old_scores = getattr(self, "_scores", measured)
         self._scores = np.where(where, measured, old_scores) if not where.all() else measured
         everyone = self.sampled.instance.present.T
@@ -178,11 +178,11 @@ class PopulationSimulator(Backend[PopulationOutcome, Plan]):
         period, self._period = self._period, self._period + 1
         spent = steps.sum(0)
         self._left = self._left - spent
-        u = draws.uniform(self._costs, period).reshape(3, *steps.shape)
-        jitter = draws.normal(self._costs[: len(steps)], period)
+        u = randomness.uniform(self._costs, period).reshape(3, *steps.shape)
+        jitter = randomness.normal(self._costs[: len(steps)], period)
         work, failed = costs.work_seconds(self.scenario.cost, steps, copies, jitter, u[1], u[2])
         reports, seconds = self._advance(work, ready)
-        noise = np.exp(draws.normal(self._streams, self._period) * self.sampled.noise)
+        noise = np.exp(randomness.normal(self._streams, self._period) * self.sampled.noise)
         self._scores = np.where(reports, self._heldout * noise, self._last_scores(donor))
         return self._report(
             spent, seconds, (failed & inst.present.T).sum(0), reports.T, decision.donor

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from allocgym.envs.core import draws
+from allocgym.envs.core import randomness
 from allocgym.envs.core.errors import AllocgymError, unknown
-from allocgym.envs.core.settings import replaced
+from allocgym.envs.core.scenario import replaced
 from allocgym.envs.population.records import PopulationInstance
 from allocgym.simulators.population.costs import CostModel
 from allocgym.simulators.population.families import FAMILIES
@@ -100,12 +100,12 @@ class Draw:
 
     def one(self, purpose: str, low: float, high: float) -> np.ndarray:
         """One number an environment, ``(batch,)``."""
-        u = draws.uniform(draws.stream(self.seeds, purpose), 0)[0]
+        u = randomness.uniform(randomness.stream(self.seeds, purpose), 0)[0]
         return np.asarray(low + (high - low) * u)
 
     def each(self, purpose: str) -> np.ndarray:
         """One number in (0, 1) a member, ``(n, batch)``."""
-        return draws.uniform(draws.stream(self.seeds, purpose, self.n), 0)
+        return randomness.uniform(randomness.stream(self.seeds, purpose, self.n), 0)
 
 
 @dataclasses.dataclass
@@ -155,6 +155,6 @@ def sample(scenario: Scenario, seeds: np.ndarray, n: int, knobs: tuple[str, ...]
         edge=told,
         monotone=np.full(batch, family.falling),
         noise=sd,
-        stream=draws.stream(seeds, "resample")[0],
+        stream=randomness.stream(seeds, "resample")[0],
     )
     return Sampled(instance, parameters, first, sd)

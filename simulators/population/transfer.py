@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from allocgym.envs.core import draws
+from allocgym.envs.core import randomness
 from allocgym.envs.core.errors import AllocgymError
 
 
@@ -48,7 +48,7 @@ class Row:
 
     def sample(self, seed: int) -> np.ndarray:
         """Draw ``(n, n)``: row i is what training on task i gives each task."""
-        rng = draws.generator(seed, "row of tasks")
+        rng = randomness.generator(seed, "row of tasks")
         place = np.arange(self.tasks) / self.tasks
         kernel = np.exp(-((place[:, None] - place) ** 2) / (2 * self.smooth**2))
         root = np.linalg.cholesky(kernel + 1e-8 * np.eye(self.tasks))

@@ -11,7 +11,7 @@ import json
 
 import numpy as np
 
-from allocgym.envs.core import draws
+from allocgym.envs.core import randomness
 from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.prb_slicing.records import KINDS, SlicingInstance
 from allocgym.simulators.prb_slicing import tables, traffic
@@ -64,7 +64,7 @@ class Workload:
         self.begin(self.seeds, np.ones(self.batch, bool))
 
     def _draw(self, purpose: str, count: int = 1) -> np.ndarray:
-        return draws.uniform(draws.stream(self.seeds, purpose, count), 0)
+        return randomness.uniform(randomness.stream(self.seeds, purpose, count), 0)
 
     def begin(self, seeds: np.ndarray, where: np.ndarray) -> None:
         """Draw new episodes where asked; each is a function of its seed alone."""
@@ -92,9 +92,11 @@ class Workload:
         users = n * u if s.channel == "user" else n
         shape = (n, users // n, self.batch)
         fit = self.channel_fit
-        self._mean = draws.normal(draws.stream(self.seeds, "mean CQI", users), 0).reshape(shape)
+        self._mean = randomness.normal(randomness.stream(self.seeds, "mean CQI", users), 0).reshape(
+            shape
+        )
         self._mean = fit["mean"] + fit["mean_sd"] * self._mean
-        self._noise = draws.stream(self.seeds, "CQI", users)
+        self._noise = randomness.stream(self.seeds, "CQI", users)
         self._shape = shape
         first = self.innovation(np.zeros(self.batch, np.int64))
         self._x = np.where(where, first, getattr(self, "_x", first))
@@ -108,7 +110,7 @@ class Workload:
 
     def innovation(self, index: np.ndarray) -> np.ndarray:
         """Standard normal draw of each channel for a period, ``(n, u or 1, batch)``."""
-        return draws.normal(self._noise, index[None]).reshape(self._shape)
+        return randomness.normal(self._noise, index[None]).reshape(self._shape)
 
     def _quality(self) -> np.ndarray:
         if self.scenario.control:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import simpy
 
-from allocgym.envs.core import draws
+from allocgym.envs.core import randomness
 from allocgym.envs.prb_slicing.problem import PRBSlicing
 from allocgym.simulators.prb_slicing import fluid
 from allocgym.simulators.prb_slicing.backend import SimulatedCell
@@ -64,7 +64,9 @@ class Cell:
         self.wake = self.env.event()
         self.turn = 0
         self.whole = self.scenario.whole_blocks
-        self.failures = draws.stream(owner.workload.seeds[column : column + 1], "HARQ", 1)[:, 0]
+        self.failures = randomness.stream(owner.workload.seeds[column : column + 1], "HARQ", 1)[
+            :, 0
+        ]
         self.env.process(self._control())
         self.env.process(self._station())
 
@@ -184,7 +186,7 @@ class Cell:
         room = blocks * user.carries
         if self.scenario.harq > 0:
             # `carries` is the mean over failures; one attempt carries more or nothing.
-            chance = draws.uniform(self.failures, self.turn * 64 + user.row)[0]
+            chance = randomness.uniform(self.failures, self.turn * 64 + user.row)[0]
             if chance < self.scenario.harq:
                 return
             room /= 1 - self.scenario.harq

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from allocgym.envs.core.errors import AllocgymError, unknown
-from allocgym.envs.core.settings import replaced
+from allocgym.envs.core.scenario import replaced
 from allocgym.envs.prb_slicing.carriers import Carrier, carrier
 from allocgym.envs.prb_slicing.records import KINDS
 from allocgym.simulators.prb_slicing import traffic

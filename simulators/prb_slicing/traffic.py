@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from allocgym.envs.core import draws
+from allocgym.envs.core import randomness
 from allocgym.envs.core.errors import unknown
 from allocgym.envs.prb_slicing.records import KINDS
 from allocgym.simulators.core import public_data
@@ -131,7 +131,7 @@ def generate(kind: str, seconds: float, seed: int) -> Trace:
     a fitted mean size, with fitted packet sizes.
     """
     fit = fits()[kind]
-    rng = draws.generator(seed, f"traffic {kind}")
+    rng = randomness.generator(seed, f"traffic {kind}")
     moves = np.cumsum(np.array(fit["transitions"]), 1)
     levels = [np.array(q) for q in fit["levels"]]
     sizes = np.array(fit["packet_sizes"])
@@ -169,7 +169,7 @@ def standard(kind: str, seconds: float, seed: int) -> Trace:
     200 bytes each 4 ms with a random phase. mMTC: 125 bytes, Poisson at 0.5 a second, plus a
     Beta(3, 4) burst of 60 packets over 10 s in each minute (TR 37.868 6.1.1, model 2).
     """
-    rng = draws.generator(seed, f"3gpp {kind}")
+    rng = randomness.generator(seed, f"3gpp {kind}")
     length = seconds * 1000
     if kind == "embb":
         begins = np.sort(rng.random(rng.poisson(seconds / 10)) * length)

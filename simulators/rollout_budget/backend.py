@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from allocgym.envs.core import draws
+from allocgym.envs.core import randomness
 from allocgym.envs.core.arrays import columns, total
 from allocgym.envs.core.contracts import Backend, Shares, Spec
 from allocgym.envs.core.errors import AllocgymError, unknown
@@ -175,16 +175,16 @@ class RolloutSimulator(Backend[RolloutOutcome, Shares]):
         n, batch = self.spec.n_max, self.spec.batch_size
         fresh = scenarios.sample(self.scenario, seeds, self.items, self.bins, self.dtype)
         streams = {
-            "rollout": draws.stream(seeds, "rollout", self.items),
-            "length": draws.stream(seeds, "length", self.items),
-            "order": draws.stream(seeds, "order", self.items),
-            "evaluation": draws.lane_stream(seeds, "evaluation", self.scenario.families + 1),
-            "lane": draws.lane_stream(seeds, "lane", self.cost.lanes),
-            "bins": draws.lane_stream(seeds, "bins", 2 * n),
-            "failure": draws.stream(seeds, "failure"),
+            "rollout": randomness.stream(seeds, "rollout", self.items),
+            "length": randomness.stream(seeds, "length", self.items),
+            "order": randomness.stream(seeds, "order", self.items),
+            "evaluation": randomness.lane_stream(seeds, "evaluation", self.scenario.families + 1),
+            "lane": randomness.lane_stream(seeds, "lane", self.cost.lanes),
+            "bins": randomness.lane_stream(seeds, "bins", 2 * n),
+            "failure": randomness.stream(seeds, "failure"),
         }
         if self.scenario.search == "tree":
-            streams["tree"] = draws.stream(seeds, "tree", self.items * self.scenario.depth)
+            streams["tree"] = randomness.stream(seeds, "tree", self.items * self.scenario.depth)
         real = self.dtype
         zero, none = np.zeros((n, batch), real), np.zeros(batch, real)
         blank: dict[str, Any] = {
@@ -240,7 +240,7 @@ class RolloutSimulator(Backend[RolloutOutcome, Shares]):
         """``(n, batch)`` prompts of the coming update: every one once an epoch, order by seed."""
         n, epoch = self.spec.n_max, self.scenario.epoch
         turn = self._step // epoch
-        keys = draws.uniform(self._streams["order"], turn)
+        keys = randomness.uniform(self._streams["order"], turn)
         ranked = np.argsort(keys, 0, kind="stable")
         place = (self._step % epoch) * n + np.arange(n)[:, None]
         return np.take_along_axis(ranked, place, 0)
@@ -277,8 +277,8 @@ class RolloutSimulator(Backend[RolloutOutcome, Shares]):
             units,
             fresh,
             mean,
-            draws.short_normals(self._streams["lane"], index, self.cost.lanes, self.dtype),
-            draws.uniform(self._streams["failure"], index)[0],
+            randomness.short_normals(self._streams["lane"], index, self.cost.lanes, self.dtype),
+            randomness.uniform(self._streams["failure"], index)[0],
             update,
         )
         seconds = costs.twin_seconds if self.engine == "twin" else costs.simpy_seconds
@@ -333,7 +333,7 @@ class RolloutSimulator(Backend[RolloutOutcome, Shares]):
         if made.search == "best-of-n":
             return (right > 0).astype(self.dtype), right
         rows = self._ids[None] + np.arange(made.depth)[:, None, None] * self.items
-        u = draws.uniform(self._streams["tree"][rows, np.arange(self._batch)], self._step)
+        u = randomness.uniform(self._streams["tree"][rows, np.arange(self._batch)], self._step)
         done, alike = search.climb(p, tried, u)
         return done.astype(self.dtype), alike.astype(self.dtype)
 
@@ -347,13 +347,13 @@ class RolloutSimulator(Backend[RolloutOutcome, Shares]):
         start = (self._step * PER_VISIT + self._tried.astype(np.int64)).ravel()
         begin = np.cumsum(count) - count
         within = np.arange(int(count.sum())) - np.repeat(begin, count)
-        u = draws.uniform(np.repeat(state, count), np.repeat(start, count) + within)
+        u = randomness.uniform(np.repeat(state, count), np.repeat(start, count) + within)
         hits = u < np.repeat(p.ravel(), count)
         tallied = np.concatenate([[0], np.cumsum(hits)])
         right = (tallied[begin + count] - tallied[begin]).reshape(n, batch)
         index = self._step * 64 + self._round
         state = np.take_along_axis(self._streams["length"], self._ids, 0)
-        noise = draws.normal(state, index, self.dtype)
+        noise = randomness.normal(state, index, self.dtype)
         real = units.astype(self.dtype)
         return right.astype(self.dtype), self._tried * 0, self._row_tokens(real, mean, noise)
 
@@ -362,7 +362,7 @@ class RolloutSimulator(Backend[RolloutOutcome, Shares]):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Draw a bin's successes (normal approximation, rounded); mixed groups in the mean."""
         index = self._step * 64 + self._round
-        drawn = draws.short_normals(self._streams["bins"], index, 2 * len(units), self.dtype)
+        drawn = randomness.short_normals(self._streams["bins"], index, 2 * len(units), self.dtype)
         right, chance, tokens = (np.empty_like(units) for _ in range(3))
         _draw_bins(
             units,
@@ -395,7 +395,7 @@ class RolloutSimulator(Backend[RolloutOutcome, Shares]):
         overall, by_family = law.accuracy(self.sampled.law, self._rates)
         self._by_family = by_family
         count = made.families + 1
-        error = draws.short_normals(self._streams["evaluation"], self._step, count, self.dtype)
+        error = randomness.short_normals(self._streams["evaluation"], self._step, count, self.dtype)
         every = made.evaluation
         measured = overall + error[0] * np.sqrt(overall * (1 - overall) / every)
         if made.search:

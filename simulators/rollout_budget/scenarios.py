@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from allocgym.envs.core import draws
+from allocgym.envs.core import randomness
 from allocgym.envs.core.errors import AllocgymError, unknown
-from allocgym.envs.core.settings import replaced
+from allocgym.envs.core.scenario import replaced
 from allocgym.envs.rollout_budget.records import CATEGORIES, FAMILIES, RolloutInstance
 from allocgym.simulators.rollout_budget import search
 from allocgym.simulators.rollout_budget.costs import CostModel
@@ -289,16 +289,20 @@ def sample(
     if bins:
         family = np.minimum(index // scenario.levels, count - 1)
         where = (index % scenario.levels)[:, None]
-        u = draws.uniform(draws.stream(seeds, "difficulty", items), 0)
+        u = randomness.uniform(randomness.stream(seeds, "difficulty", items), 0)
         quantile = (where + u) / scenario.levels
     else:
         family = index % count
         # Stratified: one prompt in each of items / families equal parts, dealt at random.
-        u = draws.uniform(draws.stream(seeds, "difficulty", items), 0)
-        rank = np.argsort(np.argsort(draws.uniform(draws.stream(seeds, "rank", items), 0), 0), 0)
+        u = randomness.uniform(randomness.stream(seeds, "difficulty", items), 0)
+        rank = np.argsort(
+            np.argsort(randomness.uniform(randomness.stream(seeds, "rank", items), 0), 0), 0
+        )
         quantile = (rank + u) / items
     category = np.minimum(family, CATEGORIES - 1)
-    slope = np.exp(scenario.slope_spread * draws.normal(draws.stream(seeds, "slope", items), 0))
+    slope = np.exp(
+        scenario.slope_spread * randomness.normal(randomness.stream(seeds, "slope", items), 0)
+    )
     if scenario.pool == "cells":
         slope, logit, family, category = _recorded_cells(scenario.cells, seeds, items)
     else:
@@ -307,10 +311,10 @@ def sample(
             # Later families of a chain start harder.
             rate = rate * np.power(0.75, family)[:, None]
         logit = np.log(rate / (1 - rate))
-    scale = np.exp(scenario.gain_spread * draws.normal(draws.stream(seeds, "gain"), 0))[0]
+    scale = np.exp(scenario.gain_spread * randomness.normal(randomness.stream(seeds, "gain"), 0))[0]
     gain = scenario.gain * scale
     ratio = np.power(scenario.cost_spread, np.linspace(-0.5, 0.5, count))
-    turn = np.argsort(draws.uniform(draws.stream(seeds, "cost", count), 0), 0)
+    turn = np.argsort(randomness.uniform(randomness.stream(seeds, "cost", count), 0), 0)
     by_family = ratio[turn] / ratio.mean()
     length = scenario.mean_tokens * np.take_along_axis(
         by_family, np.broadcast_to(family[:, None], (items, batch)), 0
@@ -375,7 +379,7 @@ def _recorded_cells(
     data = fit(name)
     cells = len(data["base"])
     cell = np.arange(items) % cells
-    spread = data["within"] * draws.normal(draws.stream(seeds, "within", items), 0)
+    spread = data["within"] * randomness.normal(randomness.stream(seeds, "within", items), 0)
     base = np.array(data["base"])[cell][:, None] + spread
     slope = np.maximum(np.array(data["slope"])[cell][:, None], 0.05) + 0 * spread
     return slope, base, np.array(data["families"])[cell], cell

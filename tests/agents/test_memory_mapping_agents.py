@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 
 from allocgym.agents.core.agent import rollout
-from allocgym.agents.memory_mapping import catalogue, exact, forests, learned, orders
+from allocgym.agents.memory_mapping import catalogue, exact
+from allocgym.agents.memory_mapping import order as orders
+from allocgym.agents.memory_mapping import priority as learned
+from allocgym.agents.strategy_selection import forest as forests
 from allocgym.benchmarks.memory_mapping.training import train_agent
 from allocgym.envs.core import registry
 from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.memory_mapping.placer import Placer
 from allocgym.envs.memory_mapping.plan import saved, validate
 from allocgym.envs.memory_mapping.problem import MemoryMapping
-from allocgym.envs.memory_mapping.strategy import evaluate, from_json
+from allocgym.envs.strategy_selection.instance import evaluate, from_json
 from allocgym.simulators.memory_mapping.backend import instances, make_scenario
 from allocgym.simulators.memory_mapping.programs import device, resnet, unet
 

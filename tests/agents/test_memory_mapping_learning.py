@@ -8,9 +8,9 @@ torch = pytest.importorskip("torch")
 
 from allocgym.agents.core.agent import rollout  # noqa: E402
 from allocgym.agents.memory_mapping import catalogue, plans, segments, tree  # noqa: E402
+from allocgym.envs.activation_plan.problem import ActivationPlan, profile_from_json, timeline  # noqa: E402
 from allocgym.envs.core import registry  # noqa: E402
 from allocgym.envs.core.errors import AllocgymError, CorruptFileError  # noqa: E402
-from allocgym.envs.memory_mapping.activation import ActivationPlan, profile_from_json, timeline  # noqa: E402
 from allocgym.envs.memory_mapping.plan import saved, validate  # noqa: E402
 from allocgym.envs.memory_mapping.problem import MemoryMapping  # noqa: E402
 from allocgym.simulators.memory_mapping import activation as steps  # noqa: E402
@@ -95,7 +95,7 @@ def test_a_beam_that_keeps_everything_finds_the_best_line():
 @pytest.mark.parametrize("name", ["MemoryMapping", "ActivationPlan"])
 def test_masked_training_is_a_function_of_the_seed(name):
     pytest.importorskip("sb3_contrib")
-    from allocgym.agents.memory_mapping import masked
+    from allocgym.agents.core import masked_ppo as masked
 
     illegal = {"MemoryMapping": "drop", "ActivationPlan": "recompute"}[name]
     runs = []

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from allocgym.agents.core.agent import rollout
-from allocgym.agents.memory_mapping import packings
+from allocgym.agents.packing import heuristics as packings
 from allocgym.envs.core import registry
 from allocgym.envs.core.errors import AllocgymError
-from allocgym.envs.memory_mapping.packing import Buffers, Packing, from_csv, to_csv, validate
+from allocgym.envs.packing.problem import Buffers, Packing, from_csv, to_csv, validate
 from allocgym.simulators.core import public_data
-from allocgym.simulators.memory_mapping import packings as instances
+from allocgym.simulators.packing import backend as instances
 
 ID = "allocgym:allocgym/Packing-v0"
 

@@ -8,14 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from allocgym.agents.core.agent import rollout
-from allocgym.agents.memory_mapping import forests, selecting, strategies
-from allocgym.agents.memory_mapping.elimination import Elimination, Potentials, elimination_order
+from allocgym.agents.strategy_selection import forest as forests
+from allocgym.agents.strategy_selection import heuristics as selecting
+from allocgym.agents.strategy_selection import search as strategies
+from allocgym.agents.strategy_selection.elimination import (
+    Elimination,
+    Potentials,
+    elimination_order,
+)
 from allocgym.envs.core import registry
 from allocgym.envs.core.errors import AllocgymError
-from allocgym.envs.memory_mapping.selection import StrategySelection, Walk
-from allocgym.envs.memory_mapping.strategy import FORBIDDEN, evaluate, from_json
+from allocgym.envs.strategy_selection.instance import FORBIDDEN, evaluate, from_json
+from allocgym.envs.strategy_selection.problem import StrategySelection, Walk
 from allocgym.simulators.core import public_data
-from allocgym.simulators.memory_mapping import selections
+from allocgym.simulators.strategy_selection import backend as selections
 
 ID = "allocgym:allocgym/StrategySelection-v0"
 

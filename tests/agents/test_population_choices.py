@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from allocgym.agents.core.agent import rollout
-from allocgym.agents.population import catalogue, difficulty, signals, stopping, tasks
+from allocgym.agents.curve_budget import heuristics as stopping
+from allocgym.agents.curve_budget import signal as signals
+from allocgym.agents.population import catalogue, difficulty, tasks
 from allocgym.agents.population.heuristics import uba
 from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.core.registry import make_backend, make_problem

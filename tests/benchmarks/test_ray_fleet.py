@@ -5,7 +5,8 @@ import threading
 
 import pytest
 
-from allocgym.benchmarks.core import deploying, fleet
+from allocgym.benchmarks.core import deployment as deploying
+from allocgym.benchmarks.core import fleet
 from allocgym.benchmarks.core.fleet import FleetBudget
 from allocgym.envs.core.journal import Journal
 

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from allocgym.agents.core.agent import rollout
-from allocgym.agents.population import stopping
+from allocgym.agents.curve_budget import heuristics as stopping
 from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.core.registry import make_backend, make_problem
-from allocgym.envs.population.curves import Allotment
+from allocgym.envs.curve_budget.problem import Allotment
 from allocgym.envs.population.records import Plan
 from allocgym.simulators.core import public_data
-from allocgym.simulators.population.recorded import POINTS
+from allocgym.simulators.curve_budget.backend import POINTS
 
 ID = "allocgym:allocgym/CurveBudget-v0"
 

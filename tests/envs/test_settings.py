@@ -6,7 +6,7 @@ import pytest
 
 from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.core.registry import make_backend, make_problem
-from allocgym.envs.core.settings import replaced
+from allocgym.envs.core.scenario import replaced
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,15 +6,15 @@ import sys
 import numpy as np
 import pytest
 
+from allocgym.agents.activation_plan import heuristics as plans
 from allocgym.agents.core.agent import rollout
-from allocgym.agents.memory_mapping import plans
+from allocgym.envs.activation_plan.problem import ActivationPlan
 from allocgym.envs.core.errors import AllocgymError
-from allocgym.envs.memory_mapping.activation import ActivationPlan
 
 torch = pytest.importorskip("torch")
 
+from allocgym.real_backend.activation_plan.backend import TorchPlan  # noqa: E402
 from allocgym.real_backend.memory_mapping import compiled, executor, measure  # noqa: E402
-from allocgym.real_backend.memory_mapping.backend import TorchPlan  # noqa: E402
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
 SMALL = {"d": 64, "layers": 2, "vocabulary": 64, "rows": 64}
@@ -128,7 +128,7 @@ def test_selective_checkpointing_and_plan_files(tmp_path):
 
 
 def test_the_trained_policy_chooses_for_the_compiler():
-    from allocgym.agents.memory_mapping.plans import choose_saved
+    from allocgym.agents.activation_plan.heuristics import choose_saved
 
     memory = [0.1, 0.2, 0.3, 0.4]
     saved, offloaded = choose_saved(memory, [0.4, 0.1, 0.3, 0.2], 0.5)

@@ -10,7 +10,7 @@ import pytest
 
 from allocgym.agents.core.agent import rollout
 from allocgym.agents.population import catalogue
-from allocgym.benchmarks.core import deploying
+from allocgym.benchmarks.core import deployment as deploying
 from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.core.registry import make_backend
 from allocgym.envs.population.problem import Population

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from allocgym.envs.core import draws
+from allocgym.envs.core import randomness
 from allocgym.envs.core.errors import AllocgymError
 from allocgym.real_backend.data_mixing import corpora, generated, streams
 
@@ -68,7 +68,7 @@ def test_lego_answers_are_right(name):
 
 def test_lego_depth_is_the_depth():
     for depth in (1, 3, 5):
-        source = generated.lego(draws.generator(0, "t"), depth)
+        source = generated.lego(randomness.generator(0, "t"), depth)
         for _ in range(20):
             body, question = next(source).strip().split("?")
             rules = {clause[0]: clause[2] for clause in body.split(";")}

@@ -205,7 +205,7 @@ def test_a_wrong_argument_is_told(build, arguments, message):
 
 
 def test_a_real_run_is_deployed_by_its_description(tmp_path):
-    from allocgym.benchmarks.core import deploying
+    from allocgym.benchmarks.core import deployment as deploying
 
     arguments = {
         "problem": "rollout-budget",

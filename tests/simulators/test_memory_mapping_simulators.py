@@ -7,16 +7,18 @@ from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from allocgym.agents.activation_plan import heuristics as plans
 from allocgym.agents.core.agent import rollout
-from allocgym.agents.memory_mapping import catalogue, orders, plans
+from allocgym.agents.memory_mapping import catalogue
+from allocgym.agents.memory_mapping import order as orders
+from allocgym.envs.activation_plan import problem as activation
+from allocgym.envs.activation_plan.problem import ActivationPlan, Profile, timeline
 from allocgym.envs.core import registry
 from allocgym.envs.core.errors import AllocgymError
-from allocgym.envs.memory_mapping import activation
-from allocgym.envs.memory_mapping.activation import ActivationPlan, Profile, timeline
 from allocgym.envs.memory_mapping.placer import Placer
 from allocgym.envs.memory_mapping.plan import price
 from allocgym.envs.memory_mapping.problem import MemoryMapping
-from allocgym.simulators.memory_mapping import activation as steps
+from allocgym.simulators.activation_plan import backend as steps
 from allocgym.simulators.memory_mapping import machine
 from allocgym.simulators.memory_mapping.backend import instances, make_scenario
 from allocgym.simulators.memory_mapping.programs import TEST, TRAIN, device

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from allocgym.agents.core.agent import rollout
 from allocgym.agents.data_mixing import catalogue
 from allocgym.agents.data_mixing.heuristics import OpenLoop, RandomMixer
-from allocgym.envs.core import draws
+from allocgym.envs.core import randomness
 from allocgym.envs.core.errors import AllocgymError
 from allocgym.simulators.data_mixing import costs
 
@@ -36,9 +36,9 @@ def test_the_twin_takes_the_seconds_of_simpy(seed, chunks, prefetch, fails, jitt
         units.astype(float),
         rng.uniform(0.5, 2, (4, batch)),
         np.full(batch, 4.0),
-        draws.normal(draws.stream(np.arange(batch), "load", chunks), seed),
-        draws.normal(draws.stream(np.arange(batch), "train", chunks), seed),
-        draws.uniform(draws.stream(np.arange(batch), "failure"), seed)[0],
+        randomness.normal(randomness.stream(np.arange(batch), "load", chunks), seed),
+        randomness.normal(randomness.stream(np.arange(batch), "train", chunks), seed),
+        randomness.uniform(randomness.stream(np.arange(batch), "failure"), seed)[0],
     )
     np.testing.assert_allclose(
         costs.twin_seconds(model, drawn), costs.simpy_seconds(model, drawn), rtol=1e-9, atol=1e-9

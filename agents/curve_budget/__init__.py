@@ -1,0 +1,1 @@
+"""Who decides for recorded curves: published schedulers and a learned priority."""

@@ -1,0 +1,1 @@
+"""Who orders buffers: rules, climbing, CP-SAT, learned priorities."""

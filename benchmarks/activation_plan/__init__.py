@@ -1,0 +1,1 @@
+"""Benchmarks of activation plans: simulated, real, on a GPU."""

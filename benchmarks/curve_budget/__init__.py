@@ -1,0 +1,1 @@
+"""Benchmarks of curve budgets."""

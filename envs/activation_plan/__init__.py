@@ -1,0 +1,1 @@
+"""Activation plans: keep, recompute or offload."""

@@ -1,0 +1,81 @@
+"""``allocgym/ActivationPlan-v0``: keep, recompute or offload activations under a peak."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from allocgym.envs.core.masked import MaskedEnv, MaskedVectorEnv
+from allocgym.envs.core.registry import make_backend, make_problem
+
+
+class ActivationPlanEnv(MaskedEnv):
+    """Decide for each activation group whether it is kept, recomputed or offloaded.
+
+    ## Description
+    A training step saves activations in the forward pass for the backward pass. Groups (operator
+    class x block) come in forward order. The physical peak, not a sum of sizes, has to stay within
+    a budget: what is on its way out, what is being fetched and the work space of the group's own
+    backward pass all count.
+
+    ## Observation
+    A `Dict`:
+
+    | key | shape | meaning |
+    |---|---|---|
+    | `claimants` | `(n_max, 8)` float32 | per group: size, bytes left when recomputed, when offloaded, recompute time, transfer time, work space (each x 10, over the budget or the step's time), decided, current |
+    | `context` | `(5,)` float32 | progress, minus added time, peak over budget, overlap, base over budget |
+    | `present` | `(n_max,)` int8 | 1 for groups, 0 for padding |
+    | `action_mask` | `(3,)` int8 | legal actions, also `action_masks()` |
+
+    ## Action
+    `Discrete(3)`: 0 keep, 1 recompute, 2 offload. Legal is what leaves a plan within the budget. An
+    illegal action raises `AllocgymError`; with `illegal="recompute"` the group is recomputed.
+
+    ## Reward
+    Minus the time the choice adds, over the keep-all time.
+
+    ## Episode end
+    Terminates when every group is decided. Never truncates.
+
+    ## Arguments
+    - `scenario`: `"gpt-gpu"` (default; analytic, transfers overlap), `"gpt-gpu-test"` (other shapes),
+      `"mixed"` (what agents are trained on: also slow and fast links, and transfers that stop the
+      computation) or `"recorded"` (profiles of the models that the real back end runs).
+    - `backend`: `"simpy"` (default), `"twin"` or `"torch"` (executes the plan when it is whole).
+    - `budget` (0 to 1 between recompute-all and keep-all), `n_max`, `illegal`.
+
+    ## References
+    Checkmate (arXiv 1910.02653); PyTorch's activation memory budget (torch 2.13,
+    `torch/_functorch/partitioners.py`).
+    """  # noqa: E501
+
+    def __init__(
+        self,
+        scenario: str = "gpt-gpu",
+        backend: str = "simpy",
+        n_max: int = 32,
+        illegal: str = "refuse",
+        render_mode: str | None = None,
+        **arguments: Any,
+    ) -> None:
+        problem = make_problem("activation-plan", n_max=n_max, illegal=illegal)
+        made = make_backend(problem, backend, scenario=scenario, num_envs=1, **arguments)
+        super().__init__(problem, made, render_mode)
+
+
+class ActivationPlanVectorEnv(MaskedVectorEnv):
+    """Many `ActivationPlanEnv` at once on the twin; same arguments, plus ``autoreset_mode``."""
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        scenario: str = "gpt-gpu",
+        backend: str = "twin",
+        n_max: int = 32,
+        illegal: str = "refuse",
+        autoreset_mode: str = "same_step",
+        **arguments: Any,
+    ) -> None:
+        problem = make_problem("activation-plan", n_max=n_max, illegal=illegal)
+        made = make_backend(problem, backend, scenario=scenario, num_envs=num_envs, **arguments)
+        super().__init__(problem, made, autoreset_mode)

@@ -1,0 +1,1 @@
+"""Curve budgets: which configurations to train on."""

@@ -1,0 +1,1 @@
+"""Packing: offsets for buffers with fixed lifetimes."""

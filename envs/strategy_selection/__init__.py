@@ -1,0 +1,1 @@
+"""Strategy selection: one strategy per operator."""

@@ -1,0 +1,1 @@
+"""Activation plans executed by PyTorch."""

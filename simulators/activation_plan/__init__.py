@@ -1,0 +1,1 @@
+"""What an activation plan costs: time and physical peak."""

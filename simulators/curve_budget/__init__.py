@@ -1,0 +1,1 @@
+"""Recorded learning curves, looked up."""

@@ -1,0 +1,1 @@
+"""Packing instances and their exact evaluator."""

@@ -1,0 +1,1 @@
+"""Strategy instances and their exact evaluator."""
