@@ -1,83 +1,184 @@
-"""Everything the package registers, in one flat list of strings."""
+"""Every problem of the package, as an `Entry` each: strings only, nothing is imported."""
 
 from __future__ import annotations
 
-import gymnasium as gym
+from collections.abc import Mapping
+from typing import Any
 
-from allocgym.envs.core.registry import register_backend, register_problem
+from allocgym.envs.core.registry import Entry, Target, register, register_installed
+
+
+def _entry(room: str, name: str, backends: Mapping[str, Target], **more: Any) -> Entry:
+    """An entry whose rooms follow the package's layout.
+
+    Args:
+        room: folder of the problem on every floor, such as ``"data_mixing"``.
+        name: of the environment and problem classes, such as ``"DataMixing"``.
+        backends: targets without ``"allocgym."``.
+        more: the other fields; trainers and tools by target without ``"allocgym."``.
+    """
+
+    def whole(target: Target) -> Target:
+        if isinstance(target, str):
+            return f"allocgym.{target}"
+        return f"allocgym.{target[0]}", target[1]
+
+    trainers = {k: (f"allocgym.agents.{t}", n) for k, (t, n) in more.pop("trainers").items()}
+    kinds = {k: f"allocgym.agents.{t}" for k, t in more.pop("kinds", {}).items()}
+    tools = {k: f"allocgym.{t}" for k, t in more.pop("tools", {}).items()}
+    return Entry(
+        id=room.replace("_", "-"),
+        env=f"allocgym/{name}-v0",
+        environment=f"allocgym.envs.{room}.env:{name}Env",
+        problem=f"allocgym.envs.{room}.problem:{name}",
+        backends={k: whole(t) for k, t in backends.items()},
+        scenarios=f"allocgym.simulators.{room}.scenario:SCENARIOS",
+        agents=f"allocgym.agents.{room}.catalogue:AGENTS",
+        suites=f"allocgym.benchmarks.{room}.suites:SUITES",
+        trainers=trainers,
+        kinds=kinds,
+        tools=tools,
+        **more,
+    )
+
+
+def _engines(target: str) -> dict[str, Target]:
+    """SimPy and the batched twin of one simulator class."""
+    return {engine: (target, {"engine": engine}) for engine in ("simpy", "twin")}
+
+
+ENTRIES = (
+    _entry(
+        "data_mixing",
+        "DataMixing",
+        {
+            **_engines("simulators.data_mixing.backend:MixingSimulator"),
+            "replay": "simulators.data_mixing.replay:Replay",
+            "real": "real_backend.data_mixing.backend:RealMixing",
+            "ray": "real_backend.data_mixing.parallel:ParallelMixing",
+        },
+        scenario="continual-pretraining",
+        reference="uniform",
+        bounds=("oracle-static", "oracle-schedule"),
+        trainers={
+            "gradient": ("data_mixing.training:by_gradients", 300),
+            "ppo": ("data_mixing.training:by_ppo", 20),
+            "cma": ("data_mixing.training:by_evolution", 40),
+            "rllib-ppo": ("data_mixing.training:by_rllib", 80),
+            "rllib-appo": ("data_mixing.training:by_rllib", 80),
+        },
+        kinds={"index": "data_mixing.index:IndexMixer"},
+        tools={"calibrate": "benchmarks.data_mixing.calibrate:calibrate"},
+    ),
+    _entry(
+        "rollout_budget",
+        "RolloutBudget",
+        {
+            **_engines("simulators.rollout_budget.backend:RolloutSimulator"),
+            "real": "real_backend.rollout_budget.backend:RealRollouts",
+        },
+        scenario="qwen1.5b-dsr",
+        reference="uniform",
+        bounds=("oracle",),
+        trainers={
+            "cma": ("rollout_budget.training:by_evolution", 16),
+            "ppo": ("rollout_budget.training:by_ppo", 10),
+        },
+    ),
+    _entry(
+        "prb_slicing",
+        "PRBSlicing",
+        {
+            "simpy": "simulators.prb_slicing.packets:PacketCell",
+            "twin": "simulators.prb_slicing.backend:FluidCell",
+            "replay": "simulators.prb_slicing.replay:Replay",
+            "linux": "real_backend.prb_slicing.backend:linux_backend",
+            "scope": "real_backend.prb_slicing.backend:scope_backend",
+            "ric": "real_backend.prb_slicing.backend:ric_backend",
+        },
+        scenario="generated",
+        reference="equal",
+        fallback="demand-proportional",
+        trainers={
+            "ppo": ("prb_slicing.training:by_ppo", 16),
+            "dqn": ("prb_slicing.training:by_dqn", 120),
+            "table": ("prb_slicing.training:by_table", 40),
+        },
+    ),
+    _entry(
+        "population",
+        "Population",
+        {
+            **_engines("simulators.population.backend:PopulationSimulator"),
+            "real": "real_backend.population.backend:RealPopulation",
+            "ray": "real_backend.population.trials:RayPopulation",
+        },
+        scenario="unknown-edge",
+        reference="random-search",
+        bounds=("tuned-wsd", "oracle"),
+        trainers={
+            "cma": ("population.training:by_evolution", 40),
+            "ppo": ("population.training:by_ppo", 200),
+        },
+    ),
+    _entry(
+        "curve_budget",
+        "CurveBudget",
+        {"replay": "simulators.curve_budget.backend:RecordedCurves"},
+        scenario="synthetic",
+        reference="random-search",
+        fallback="asha",
+        trainers={"cma": ("curve_budget.training:by_evolution", 25)},
+    ),
+    _entry(
+        "memory_mapping",
+        "MemoryMapping",
+        _engines("simulators.memory_mapping.backend:MappingSimulator"),
+        scenario="train",
+        reference="xla",
+        fallback="drop-all",
+        trainers={
+            "cma": ("memory_mapping.training:by_evolution", 40),
+            "masked-ppo": ("memory_mapping.training:by_masked_ppo", 200_000),
+        },
+        tools={"trace": "benchmarks.memory_mapping.trace:trace"},
+    ),
+    _entry(
+        "activation_plan",
+        "ActivationPlan",
+        {
+            **_engines("simulators.activation_plan.backend:ActivationSimulator"),
+            "torch": "real_backend.activation_plan.backend:TorchPlan",
+        },
+        scenario="gpt-gpu",
+        reference="cheapest-recompute",
+        fallback="recompute-all",
+        trainers={"masked-ppo": ("activation_plan.training:by_masked_ppo", 150_000)},
+        tools={"calibrate": "benchmarks.activation_plan.calibrate:calibrate"},
+    ),
+    _entry(
+        "packing",
+        "Packing",
+        {"twin": "simulators.packing.backend:PackingSimulator"},
+        scenario="tight",
+        reference="size",
+        fallback="area",
+        trainers={"cma": ("packing.training:by_evolution", 200)},
+    ),
+    _entry(
+        "strategy_selection",
+        "StrategySelection",
+        {"twin": "simulators.strategy_selection.backend:SelectionSimulator"},
+        scenario="train",
+        reference="look-ahead",
+        fallback="least-memory",
+        trainers={"cma": ("strategy_selection.training:by_evolution", 40)},
+    ),
+)
 
 
 def register_all() -> None:
-    """Register environments, problems and back ends. Idempotent; imports none of them."""
-    if "allocgym/DataMixing-v0" in gym.registry:
-        return
-    _environment("DataMixing", "allocgym.envs.data_mixing.env")
-    register_problem("data-mixing", "allocgym.envs.data_mixing.problem:DataMixing")
-    simulator = "allocgym.simulators.data_mixing.backend"
-    register_backend("data-mixing", "simpy", f"{simulator}:simpy_backend")
-    register_backend("data-mixing", "twin", f"{simulator}:twin_backend")
-    register_backend("data-mixing", "replay", "allocgym.simulators.data_mixing.replay:Replay")
-    register_backend("data-mixing", "real", "allocgym.real_backend.data_mixing.backend:RealMixing")
-    several = "allocgym.real_backend.data_mixing.parallel:ParallelMixing"
-    register_backend("data-mixing", "ray", several)
-    _environment("RolloutBudget", "allocgym.envs.rollout_budget.env")
-    register_problem("rollout-budget", "allocgym.envs.rollout_budget.problem:RolloutBudget")
-    rollouts = "allocgym.simulators.rollout_budget.backend"
-    register_backend("rollout-budget", "simpy", f"{rollouts}:simpy_backend")
-    register_backend("rollout-budget", "twin", f"{rollouts}:twin_backend")
-    grpo = "allocgym.real_backend.rollout_budget.backend"
-    register_backend("rollout-budget", "real", f"{grpo}:RealRollouts")
-    _environment("PRBSlicing", "allocgym.envs.prb_slicing.env")
-    register_problem("prb-slicing", "allocgym.envs.prb_slicing.problem:PRBSlicing")
-    radio = "allocgym.simulators.prb_slicing"
-    register_backend("prb-slicing", "simpy", f"{radio}.backend:simpy_backend")
-    register_backend("prb-slicing", "twin", f"{radio}.backend:twin_backend")
-    register_backend("prb-slicing", "replay", f"{radio}.replay:Replay")
-    live = "allocgym.real_backend.prb_slicing.backend"
-    register_backend("prb-slicing", "linux", f"{live}:linux_backend")
-    register_backend("prb-slicing", "scope", f"{live}:scope_backend")
-    register_backend("prb-slicing", "ric", f"{live}:ric_backend")
-    _environment("Population", "allocgym.envs.population.env")
-    register_problem("population", "allocgym.envs.population.problem:Population")
-    members = "allocgym.simulators.population.backend"
-    register_backend("population", "simpy", f"{members}:simpy_backend")
-    register_backend("population", "twin", f"{members}:twin_backend")
-    networks = "allocgym.real_backend.population.backend"
-    register_backend("population", "real", f"{networks}:RealPopulation")
-    trials = "allocgym.real_backend.population.trials"
-    register_backend("population", "ray", f"{trials}:RayPopulation")
-    _environment("CurveBudget", "allocgym.envs.curve_budget.env")
-    register_problem("curve-budget", "allocgym.envs.curve_budget.problem:CurveBudget")
-    recorded = "allocgym.simulators.curve_budget.backend"
-    register_backend("curve-budget", "replay", f"{recorded}:RecordedCurves")
-    _environment("MemoryMapping", "allocgym.envs.memory_mapping.env")
-    register_problem("memory-mapping", "allocgym.envs.memory_mapping.problem:MemoryMapping")
-    mapping = "allocgym.simulators.memory_mapping.backend"
-    register_backend("memory-mapping", "simpy", f"{mapping}:simpy_backend")
-    register_backend("memory-mapping", "twin", f"{mapping}:twin_backend")
-    _environment("ActivationPlan", "allocgym.envs.activation_plan.env")
-    register_problem("activation-plan", "allocgym.envs.activation_plan.problem:ActivationPlan")
-    steps = "allocgym.simulators.activation_plan.backend"
-    register_backend("activation-plan", "simpy", f"{steps}:simpy_backend")
-    register_backend("activation-plan", "twin", f"{steps}:twin_backend")
-    plans = "allocgym.real_backend.activation_plan.backend"
-    register_backend("activation-plan", "torch", f"{plans}:TorchPlan")
-    _environment("Packing", "allocgym.envs.packing.env")
-    register_problem("packing", "allocgym.envs.packing.problem:Packing")
-    packings = "allocgym.simulators.packing.backend"
-    register_backend("packing", "twin", f"{packings}:PackingSimulator")
-    _environment("StrategySelection", "allocgym.envs.strategy_selection.env")
-    selecting = "allocgym.envs.strategy_selection.problem"
-    register_problem("strategy-selection", f"{selecting}:StrategySelection")
-    selections = "allocgym.simulators.strategy_selection.backend"
-    register_backend("strategy-selection", "twin", f"{selections}:SelectionSimulator")
-
-
-def _environment(name: str, module: str) -> None:
-    """Name an environment and its batched twin: classes ``<name>Env`` and ``<name>VectorEnv``."""
-    gym.register(
-        id=f"allocgym/{name}-v0",
-        entry_point=f"{module}:{name}Env",
-        vector_entry_point=f"{module}:{name}VectorEnv",
-        disable_env_checker=True,
-    )
+    """Register the package's own problems and those of installed packages. Idempotent."""
+    for entry in ENTRIES:
+        register(entry)
+    register_installed()

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from allocgym.agents.core import catalogue
 from allocgym.agents.core.controller import Controller
-from allocgym.agents.data_mixing import catalogue
 from allocgym.envs.core.contracts import Spec
 from allocgym.envs.data_mixing.problem import DataMixing
 from allocgym.envs.data_mixing.records import MixingInstance, MixingOutcome

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from ray import tune
 
+from allocgym.agents.core import catalogue
 from allocgym.agents.core.controller import Controller
-from allocgym.agents.population import catalogue
 from allocgym.envs.population.problem import Population
 from allocgym.envs.population.records import Plan, PopulationOutcome
 from allocgym.real_backend.core.cluster import connect

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from allocgym.envs.core import registry
+from allocgym.envs.core import builder
 from allocgym.envs.data_mixing.problem import DataMixing
 
 settings.register_profile(
@@ -21,7 +21,7 @@ def problem():
 @pytest.fixture(scope="session")
 def make_backend():
     def make(name="twin", n_max=8, **arguments):
-        return registry.make_backend(DataMixing(n_max=n_max), name, **arguments)
+        return builder.make_backend(DataMixing(n_max=n_max), name, **arguments)
 
     return make
 
@@ -40,7 +40,7 @@ def tiny_real(tmp_path_factory):
     return {
         "scenario": "scratch",
         "steps": 4,
-        "decisions": 2,
+        "horizon": 2,
         "valid_windows": 4,
         "test_windows": 4,
         "device": "cpu",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from allocgym.envs.core.contracts import Decision, Outcome, Problem, Record, Spec
+from allocgym.envs.core.contracts import Decision, Outcome, Problem, Spec
 from allocgym.envs.core.errors import AllocgymError
+from allocgym.envs.core.record import Record
 
 O = TypeVar("O", bound=Outcome)
 D = TypeVar("D", bound=Decision)
@@ -23,10 +25,12 @@ class Agent(ABC, Generic[O, D]):
     Attributes:
         name: shown in tables.
         clairvoyant: it looks at the simulator's true law (see `peek`); an upper bound, not a rival.
+        plays: arguments of the problem it is made for, where the defaults are not those.
     """
 
     name: str = "agent"
     clairvoyant: bool = False
+    plays: Mapping[str, Any] = {}
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import platform
 import zipfile
 import zlib
@@ -28,6 +29,17 @@ def encoder_hash(problem: Problem) -> str:
     features = getattr(problem, "features", ())
     text = json.dumps([problem.id, list(features)])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def check_writable(path: Path) -> None:
+    """Raise `AllocgymError` where an agent file cannot be written, before the work is done."""
+    folder = Path(path).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AllocgymError(f"out: {folder} cannot be made ({error.strerror})") from error
+    if Path(path).is_dir() or not os.access(folder, os.W_OK):
+        raise AllocgymError(f"out: a file that can be written expected, given {path}")
 
 
 def save(

@@ -63,6 +63,10 @@ class SetPolicy(nn.Module):
             for index, weight in (skip or {}).items():
                 self.skip.weight[0, index] = weight
 
+    def to_file(self) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
+        """Kind, settings and tensors of the agent file."""
+        return "set-policy", self.settings, self.state_dict()
+
     def forward(self, observation: dict[str, Tensor], state: Tensor | None = None) -> Any:
         """Decide for a batch.
 

@@ -123,7 +123,7 @@ def _episode(
     dynamics = backend.dynamics(_tensor)
     outcome: MixingOutcome = first.map(_tensor)
     inst = outcome.instance
-    noise = torch.as_tensor(backend.sampled.noise, dtype=torch.float32)
+    noise = torch.as_tensor(backend.state.noise, dtype=torch.float32)
     horizon = int(first.instance.horizon.max())
     left = np.concatenate([backend.rates, np.zeros((1, len(seeds)))])
     state = dynamics.begin()

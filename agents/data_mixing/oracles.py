@@ -47,7 +47,7 @@ class ClairvoyantSchedule(MixingAgent):
         super().__init__(problem)
         self.static = static
         self.steps = steps
-        self.name = "oracle static" if static else "oracle schedule"
+        self.name = "oracle-static" if static else "oracle-schedule"
 
     def peek(self, backend: Any) -> None:
         """Optimise against the law of the running episodes."""

@@ -6,23 +6,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from allocgym.agents.core import catalogue
 from allocgym.agents.core.deployment import Deployment
 from allocgym.agents.core.guards import Guards
 from allocgym.agents.core.report import deployment_report
-from allocgym.benchmarks.core.front import front
-from allocgym.envs.core import registry
+from allocgym.envs.core.builder import build
+from allocgym.envs.core.contracts import Backend
 
 Say = Callable[[str], None]
 Permit = Callable[[str, int], bool]
 
 
-def check_agents(arguments: dict[str, Any]) -> None:
-    """Build every agent a description names, so that a mistake is told before anything is written."""
-    desk = front(arguments["problem"])
-    problem = desk.make_problem(arguments["backend"], arguments["overrides"])
-    for name in (arguments["agent"], arguments["fallback"], arguments["shadow"]):
-        if name is not None:
-            desk.make_agent(name, problem)
+def check(arguments: dict[str, Any]) -> None:
+    """Build all that a description names, so that a mistake is told before anything is written."""
+    made = _backend(arguments)
+    try:
+        for name in (arguments["agent"], arguments["fallback"], arguments["shadow"]):
+            if name is not None:
+                catalogue.make(name, made.problem)
+    finally:
+        made.close()
+
+
+def _backend(a: dict[str, Any]) -> Backend:
+    return build(a["problem"], a["backend"], a["scenario"], 1, **a["overrides"])
 
 
 def run(folder: Path, a: dict[str, Any], say: Say, permit: Permit | None = None) -> dict[str, Any]:
@@ -37,26 +44,25 @@ def run(folder: Path, a: dict[str, Any], say: Say, permit: Permit | None = None)
     Returns:
         Final objective, ledger, periods, why it stopped, and where the report is.
     """
-    desk = front(a["problem"])
-    problem = desk.make_problem(a["backend"], a["overrides"])
-    made = registry.make_backend(problem, a["backend"], scenario=a["scenario"], **a["overrides"])
+    made = _backend(a)
+    problem = made.problem
     guards = Guards(
-        fallback=desk.make_agent(a["fallback"], problem),
+        fallback=catalogue.make(a["fallback"], problem),
         max_change=a["max_change"],
         max_seconds=a["max_seconds"],
         max_cost=a["max_cost"],
     )
-    incumbent = desk.make_agent(a["shadow"], problem) if a["shadow"] else None
+    incumbent = catalogue.make(a["shadow"], problem) if a["shadow"] else None
     names = made.spec.claimants
 
     def progress(period: int, horizon: int, keyed: Any, outcome: Any) -> None:
-        say(f"period {period}/{horizon}  {desk.status(made.spec, keyed, outcome)}")
+        say(f"period {period}/{horizon}  {problem.status(keyed.decision, outcome, names)}")
         for note in keyed.interventions:
             say(f"  guard: {note}")
 
     live = Deployment(
         made,
-        desk.make_agent(a["agent"], problem),
+        catalogue.make(a["agent"], problem),
         folder,
         a["seed"],
         guards,

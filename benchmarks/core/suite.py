@@ -18,7 +18,7 @@ from rich.table import Table
 
 from allocgym.agents.core.deployment import versions
 from allocgym.benchmarks.core import engines
-from allocgym.benchmarks.core.main import Options
+from allocgym.benchmarks.core.options import Options
 from allocgym.envs.core.journal import write_json
 
 console = Console(width=None if sys.stdout.isatty() else 160)

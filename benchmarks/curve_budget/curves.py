@@ -10,9 +10,9 @@ import numpy as np
 from allocgym.agents.core.agent import rollout
 from allocgym.agents.curve_budget import heuristics as stopping
 from allocgym.benchmarks.core.compare import as_dict, holm, paired
-from allocgym.benchmarks.core.main import Options
+from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, console, finish, show
-from allocgym.envs.core.registry import make_backend, make_problem
+from allocgym.envs.core.builder import make_backend, make_problem
 from allocgym.simulators.core import public_data
 
 LEARNED = "learned (cma)"

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from allocgym.benchmarks.core.suite import console, run_cells
+from allocgym.envs.core.builder import make_backend, make_problem
 from allocgym.envs.core.journal import write_json
-from allocgym.envs.core.registry import make_backend, make_problem
 from allocgym.simulators.data_mixing import calibration
 from allocgym.simulators.data_mixing.calibration import HeldOut, Recorded
 from allocgym.simulators.data_mixing.families import TRAITS

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from allocgym.agents.core import catalogue
 from allocgym.agents.core.agent import Agent, PolicyAgent, rollout
-from allocgym.agents.data_mixing import catalogue
 from allocgym.agents.data_mixing.heuristics import OpenLoop
-from allocgym.envs.core.registry import make_backend, make_problem
+from allocgym.envs.core.builder import make_backend, make_problem
 
 WEIGHT_BLIND = (
     "uniform",

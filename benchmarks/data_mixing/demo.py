@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from allocgym.agents.core import report
+from allocgym.agents.core import catalogue, report
 from allocgym.agents.core.deployment import Deployment, describe_run
-from allocgym.agents.data_mixing import catalogue
+from allocgym.agents.core.training import train
+from allocgym.agents.data_mixing.training import FOR_REAL_RUNS
 from allocgym.benchmarks.core.compare import paired
 from allocgym.benchmarks.core.suite import console, run_cells, show
 from allocgym.benchmarks.data_mixing.cells import describe, run_cell
-from allocgym.benchmarks.data_mixing.training import FOR_REAL_RUNS, train_agent
 from allocgym.envs.core import figures
-from allocgym.envs.core.registry import make_backend, make_problem
+from allocgym.envs.core.builder import build
 
 SCENARIO = "continual-pretraining"
 RIVALS = ("uniform", "weights", "replay-10%", "replay-25%", "replay-50%")
@@ -38,15 +38,19 @@ def demo(out: Path, seeds: int = 3, iterations: int = 200) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     console.print("1/4 training an agent in the simulator")
     agent_path = out / "agent.zip"
-    information = train_agent(
-        agent_path, SCENARIO, "gradient", iterations, batch=128, overrides=FOR_REAL_RUNS
+    information = train(
+        "data-mixing",
+        agent_path,
+        SCENARIO,
+        "gradient",
+        iterations,
+        arguments={"batch": 128, **FOR_REAL_RUNS},
     )
     console.print(f"    {information['episodes']} episodes in {information['seconds']} s")
 
     console.print("2/4 deploying it on a real training run (pre-trains the base model first)")
     folder = out / "deployment"
-    problem: Any = make_problem("data-mixing")
-    backend = make_backend(problem, "real", scenario=SCENARIO)
+    backend = build("data-mixing", "real", SCENARIO)
     describe_run(
         folder,
         {
@@ -70,7 +74,9 @@ def demo(out: Path, seeds: int = 3, iterations: int = 200) -> Path:
         text = "  ".join(f"{name} {100 * s:.0f}%" for name, s in mixture)
         console.print(f"    period {period}/{horizon}: {text}", highlight=False)
 
-    live = Deployment(backend, catalogue.make(agent_path, problem), folder, progress=progress)
+    live = Deployment(
+        backend, catalogue.make(agent_path, backend.problem), folder, progress=progress
+    )
     controller = live.run()
     report.deployment_report(controller, folder, domains, backend.ledger.to_json())
     backend.close()

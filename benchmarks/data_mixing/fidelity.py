@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from allocgym.benchmarks.core.main import Options
+from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, console, finish
 from allocgym.benchmarks.data_mixing import calibrate
 from allocgym.simulators.core import public_data

@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
+from allocgym.agents.core import catalogue
 from allocgym.agents.core.agent import rollout
-from allocgym.agents.data_mixing import catalogue
+from allocgym.agents.core.training import train
+from allocgym.agents.data_mixing.training import FOR_REAL_RUNS
 from allocgym.benchmarks.core.compare import as_dict, normalised_gain, paired
-from allocgym.benchmarks.core.main import Options
+from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, console, finish, run_cells, show
 from allocgym.benchmarks.data_mixing.cells import describe, run_cell
-from allocgym.benchmarks.data_mixing.training import FOR_REAL_RUNS, train_agent
-from allocgym.envs.core.registry import make_backend, make_problem
+from allocgym.envs.core.builder import make_backend, make_problem
 from allocgym.simulators.core import public_data
 
 FREE = ("uniform", "replay-5%", "replay-10%", "replay-25%", "replay-50%", "weights")
@@ -155,7 +156,7 @@ def _sweep(case: Case, runs: Any, seeds: int) -> list[dict[str, Any]]:
     """Short runs of every candidate for a fifth of the tokens, the best on the other four."""
     steps = case.setting["steps"]
     short = steps // 5 // len(SWEEP)
-    trials = {m: runs(m, {"steps": short, "decisions": 1}) for m in SWEEP}
+    trials = {m: runs(m, {"steps": short, "horizon": 1}) for m in SWEEP}
     best = [
         min(SWEEP, key=lambda m: case.score(trials[m][s]["losses"][-1], case.setting["domains"]))
         for s in range(seeds)
@@ -316,8 +317,8 @@ def suite(options: Options) -> int:
             continue
         path = folder / f"learned-{case.scenario}.zip"
         if not path.exists():
-            trained[case.scenario] = train_agent(
-                path, case.scenario, iterations=300, overrides=case.training
+            trained[case.scenario] = train(
+                "data-mixing", path, case.scenario, iterations=300, arguments=case.training
             )
         result = run_case(case, path, seeds, folder, rivals)
         named = tuple(m for m in rivals if m in FIXED)

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from allocgym.agents.core.training import train
+from allocgym.agents.data_mixing.training import FOR_REAL_RUNS
 from allocgym.benchmarks.core.compare import paired
-from allocgym.benchmarks.core.main import Options
+from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, finish, run_cells, show
 from allocgym.benchmarks.data_mixing.calibrate import SETTINGS
 from allocgym.benchmarks.data_mixing.cells import run_cell
 from allocgym.benchmarks.data_mixing.real import BASES, Case
-from allocgym.benchmarks.data_mixing.training import FOR_REAL_RUNS, train_agent
 
 RECIPES: dict[str, dict[str, float]] = {
     "plain": {},
@@ -61,7 +62,7 @@ def suite(options: Options) -> int:
         for name, overrides in RECIPES.items():
             path = folder / f"{case.scenario}-{name.replace(' ', '-')}.zip"
             if not path.exists():
-                train_agent(path, case.scenario, iterations=300, overrides=overrides)
+                train("data-mixing", path, case.scenario, iterations=300, arguments=overrides)
             agents[name] = str(path)
         seeds = range(FIRST, FIRST + options.seeds)
         # From scratch there is nothing to replay: those rivals are uniform.

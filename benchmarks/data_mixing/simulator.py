@@ -9,16 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from allocgym.agents.core import catalogue
 from allocgym.agents.core.agent import Agent, rollout
-from allocgym.agents.data_mixing import catalogue
+from allocgym.agents.core.training import train
+from allocgym.agents.data_mixing.catalogue import AGENTS
 from allocgym.agents.data_mixing.heuristics import Static
 from allocgym.benchmarks.core.compare import as_dict, holm, normalised_gain, paired
-from allocgym.benchmarks.core.main import Options
+from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, console, finish, show
-from allocgym.benchmarks.data_mixing.training import train_agent
-from allocgym.envs.core.registry import make_backend, make_problem
+from allocgym.envs.core.builder import build, make_problem
 from allocgym.envs.data_mixing.problem import objective
-from allocgym.simulators.data_mixing.scenarios import SCENARIOS
+from allocgym.simulators.data_mixing.scenario import SCENARIOS
 
 ORACLES = ("oracle-static", "oracle-schedule")
 SWEEP = 0.2
@@ -33,9 +34,8 @@ def score(agent: Agent) -> np.ndarray:
 
 def run(name: str | Agent, scenario: str, seeds: int, overrides: dict[str, Any]) -> Agent:
     """Run one agent on seeds 0, 1, ... of a scenario and return it, its memory at the end."""
-    problem: Any = make_problem("data-mixing")
-    backend = make_backend(problem, "twin", scenario=scenario, num_envs=seeds, **overrides)
-    agent = catalogue.make(name, problem) if isinstance(name, str) else name
+    backend = build("data-mixing", "twin", scenario, seeds, **overrides)
+    agent = catalogue.make(name, backend.problem) if isinstance(name, str) else name
     rollout(agent, backend, np.arange(seeds))
     return agent
 
@@ -61,21 +61,15 @@ def static_sweep(scenario: str, seeds: int, overrides: dict[str, Any]) -> Agent:
     return run(Static(problem, chosen, "static sweep (pays 20 %)"), scenario, seeds, rest)
 
 
-def compare_agents(
-    scenario: str, names: list[str], seeds: int, overrides: dict[str, Any] | None = None
-) -> dict[str, np.ndarray]:
+def compare_agents(scenario: str, names: list[str], seeds: int) -> dict[str, np.ndarray]:
     """Scores by agent, ``(seeds,)`` each, on the same seeds."""
-    scores = {}
-    for name in names:
-        agent = run(name, scenario, seeds, overrides or {})
-        scores[agent.name] = score(agent)
-    return scores
+    return {name: score(run(name, scenario, seeds, {})) for name in names}
 
 
 def show_comparison(scenario: str, scores: dict[str, np.ndarray]) -> None:
     """Print scores next to uniform, with normalised gains."""
     uniform = scores["uniform"]
-    oracle = scores.get("oracle schedule", uniform)
+    oracle = scores.get("oracle-schedule", uniform)
     rows = []
     for name, values in sorted(scores.items(), key=lambda item: item[1].mean()):
         d = paired(values, uniform)
@@ -100,7 +94,7 @@ def suite(options: Options) -> int:
     seeds, quick = options.seeds, options.quick
     figures: list[Figure] = []
     results: dict[str, Any] = {}
-    fixed = options.agents or list(catalogue.FIXED)
+    fixed = options.agents or [n for n in AGENTS if n not in ORACLES]
     with tempfile.TemporaryDirectory() as folder:
         for scenario in options.cases or SCENARIOS:
             learned = {}
@@ -111,7 +105,7 @@ def suite(options: Options) -> int:
                 path = Path(folder) / f"learned-{trainer}-{scenario}.zip"
                 learned[f"learned ({trainer})"] = (
                     path,
-                    train_agent(path, scenario, trainer, iterations),
+                    train("data-mixing", path, scenario, trainer, iterations),
                 )
                 console.print(
                     f"{scenario}: trained {trainer} in {learned[f'learned ({trainer})'][1]['seconds']} s"
@@ -134,7 +128,7 @@ def summarise(scores: dict[str, np.ndarray], trained: dict[str, Any]) -> dict[st
     against = {k: paired(ours, v) for k, v in rivals.items()}
     corrected = dict(zip(against, holm([r.p for r in against.values()]), strict=True))
     gains = {
-        k: normalised_gain(v, scores["uniform"], scores["oracle schedule"])
+        k: normalised_gain(v, scores["uniform"], scores["oracle-schedule"])
         for k, v in scores.items()
     }
     return {
@@ -150,14 +144,14 @@ def summarise(scores: dict[str, np.ndarray], trained: dict[str, Any]) -> dict[st
 def judge(scenario: str, scores: dict[str, np.ndarray]) -> list[Figure]:
     """The figures one scenario is judged by."""
     ours = scores["learned (gradient)"]
-    static = scores["oracle static"]
+    static = scores["oracle-static"]
     if scenario == "static-control":
         # Whole units leave the static split off its optimum by this much at most.
         slack = 2e-4
         worst = min(
             (paired(v, static).high + slack, k)
             for k, v in scores.items()
-            if k not in ("oracle static",)
+            if k not in ("oracle-static",)
         )
         return [
             Figure(

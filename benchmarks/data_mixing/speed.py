@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from allocgym.benchmarks.core.main import Options
+from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.rates import rate
 from allocgym.benchmarks.core.suite import Figure, finish, show
 
@@ -127,7 +127,7 @@ def overhead(quick: bool) -> list[Figure]:
     """What the environment adds to the bare training loop of the real back end."""
     problem_steps = 40 if quick else 120
     env: Any = gym.make(
-        ID, backend="real", scenario="scratch", steps=problem_steps, decisions=4
+        ID, backend="real", scenario="scratch", steps=problem_steps, horizon=4
     ).unwrapped
     env.reset(seed=0)
     inside = 0.0

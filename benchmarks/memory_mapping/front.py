@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from allocgym.agents.memory_mapping import catalogue
+from allocgym.agents.core import catalogue
 from allocgym.benchmarks.core.front import Front
-from allocgym.benchmarks.core.main import Suite
 from allocgym.benchmarks.memory_mapping.training import TRAINERS
 from allocgym.envs.core.errors import missing_extra
+from allocgym.envs.core.registry import Suite
 from allocgym.simulators.memory_mapping.backend import SCENARIOS, instances, make_scenario
 
 _HOME = "allocgym.benchmarks.memory_mapping"
@@ -64,7 +64,7 @@ class MappingFront(Front):
         from allocgym.agents.core.agent import rollout
         from allocgym.benchmarks.core.compare import paired
         from allocgym.benchmarks.core.suite import show
-        from allocgym.envs.core.registry import make_backend, make_problem
+        from allocgym.envs.core.builder import make_backend, make_problem
 
         made = make_scenario(scenario, **overrides)
         most = max(len(p.tensors) for p, _ in instances(made))

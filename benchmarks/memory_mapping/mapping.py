@@ -13,7 +13,7 @@ from allocgym.agents.memory_mapping import exact
 from allocgym.agents.memory_mapping import order as orders
 from allocgym.agents.memory_mapping.catalogue import SOLVERS, solve
 from allocgym.benchmarks.core.compare import as_dict, paired
-from allocgym.benchmarks.core.main import Options
+from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, finish, run_cells, show
 from allocgym.envs.core.errors import AllocgymError, unknown
 from allocgym.envs.memory_mapping.plan import saved, validate

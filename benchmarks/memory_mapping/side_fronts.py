@@ -12,8 +12,8 @@ from allocgym.agents.core.agent import Agent
 from allocgym.agents.packing import heuristics as packings
 from allocgym.agents.strategy_selection import heuristics as selecting
 from allocgym.benchmarks.core.front import Front
-from allocgym.benchmarks.core.main import Suite
 from allocgym.envs.core.contracts import Problem
+from allocgym.envs.core.registry import Suite
 from allocgym.simulators.activation_plan import backend as activation_steps
 from allocgym.simulators.packing import backend as packing_instances
 from allocgym.simulators.strategy_selection import backend as selection_instances
@@ -40,7 +40,7 @@ class SideFront(Front):
         from allocgym.agents.core.agent import rollout
         from allocgym.benchmarks.core.compare import paired
         from allocgym.benchmarks.core.suite import show
-        from allocgym.envs.core.registry import make_backend, make_problem
+        from allocgym.envs.core.builder import make_backend, make_problem
 
         arguments = {k: overrides.pop(k) for k in ("n_max",) if k in overrides}
         problem: Any = make_problem(self.problem, **arguments)
@@ -159,7 +159,7 @@ class SelectionFront(SideFront):
         overrides: dict[str, Any],
     ) -> dict[str, Any]:
         """See `Front.train`."""
-        from allocgym.envs.core.registry import make_backend, make_problem
+        from allocgym.envs.core.builder import make_backend, make_problem
 
         problem = make_problem(self.problem)
 

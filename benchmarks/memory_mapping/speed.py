@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 
 from allocgym.agents.memory_mapping import order as orders
-from allocgym.benchmarks.core.main import Options
+from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, finish, show
 from allocgym.envs.memory_mapping import board as boards
 from allocgym.envs.memory_mapping.placer import Placer

@@ -10,7 +10,7 @@ import numpy as np
 
 from allocgym.agents.packing import heuristics as packings
 from allocgym.benchmarks.core.compare import as_dict, paired
-from allocgym.benchmarks.core.main import Options
+from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, finish, run_cells, show
 from allocgym.envs.core.errors import AllocgymError, unknown
 from allocgym.envs.packing.problem import Buffers, validate

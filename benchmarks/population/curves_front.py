@@ -11,9 +11,9 @@ import numpy as np
 from allocgym.agents.core.agent import Agent, rollout
 from allocgym.agents.curve_budget import heuristics as stopping
 from allocgym.benchmarks.core.front import Front
-from allocgym.benchmarks.core.main import Suite
 from allocgym.benchmarks.population.front import SUITES
-from allocgym.envs.core.registry import make_backend, make_problem
+from allocgym.envs.core.builder import make_backend, make_problem
+from allocgym.envs.core.registry import Suite
 from allocgym.simulators.curve_budget.backend import TABLES
 
 

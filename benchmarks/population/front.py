@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from allocgym.benchmarks.core.front import Front
-from allocgym.benchmarks.core.main import Suite
+from allocgym.envs.core.registry import Suite
 
 _HOME = "allocgym.benchmarks.population"
 SUITES = {

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from allocgym.benchmarks.core.main import Options
+from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, finish, show
 from allocgym.simulators.core import public_data
 from allocgym.simulators.population import multipower

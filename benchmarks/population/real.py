@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from allocgym.agents.core import catalogue
 from allocgym.agents.core.agent import Agent, rollout
-from allocgym.agents.population import catalogue
 from allocgym.agents.population.grid import GridWSD
 from allocgym.agents.population.index import IndexController
 from allocgym.benchmarks.core.compare import Paired, as_dict, holm, paired
-from allocgym.benchmarks.core.main import Options
+from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, console, finish, run_cells, show
 from allocgym.benchmarks.population.training import train_agent
-from allocgym.envs.core.registry import make_backend, make_problem
+from allocgym.envs.core.builder import make_backend, make_problem
 from allocgym.envs.population.problem import Population
 
 TASKS = ("digits", "teacher", "bytes")

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from allocgym.agents.core import catalogue
 from allocgym.agents.core.agent import Agent, rollout
-from allocgym.agents.population import catalogue
 from allocgym.benchmarks.core.compare import Paired, as_dict, holm, normalised_gain, paired
-from allocgym.benchmarks.core.main import Options
+from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, console, finish, show
 from allocgym.benchmarks.population.training import train_agent
-from allocgym.envs.core.registry import make_backend, make_problem
+from allocgym.envs.core.builder import make_backend, make_problem
 from allocgym.simulators.population.scenarios import CONTROL, SCENARIOS
 
 POPULATIONS = (

@@ -10,7 +10,7 @@ import pandas as pd
 
 from allocgym.agents.population import difficulty, tasks
 from allocgym.benchmarks.core.compare import as_dict, holm, paired
-from allocgym.benchmarks.core.main import Options
+from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, finish, show
 from allocgym.envs.core.errors import AllocgymError
 from allocgym.simulators.core import public_data

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from allocgym.benchmarks.core.main import Options
+from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, finish, show
 from allocgym.simulators.population.toys import Toy, additive, deceptive, multiplicative
 

@@ -9,11 +9,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from allocgym.agents.core import agent_file
-from allocgym.agents.population import catalogue
+from allocgym.agents.core import agent_file, catalogue
+from allocgym.envs.core.builder import make_backend, make_problem
 from allocgym.envs.core.environment import AllocationVectorEnv
 from allocgym.envs.core.errors import unknown
-from allocgym.envs.core.registry import make_backend, make_problem
 
 TRAINERS = ("cma", "ppo")
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from allocgym.agents.prb_slicing.heuristics import Static
-from allocgym.benchmarks.core.main import Options
+from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, finish, show
 from allocgym.benchmarks.prb_slicing.runs import play
-from allocgym.envs.core.registry import make_problem
+from allocgym.envs.core.builder import make_problem
 from allocgym.simulators.prb_slicing import calibration, tables
 
 RECORDED = {0.5: 0.33, 1.0: 0.83, 2.0: 0.94, 3.0: 0.98, 5.0: 0.99}
@@ -150,7 +150,7 @@ def bits_per_block() -> tuple[dict[int, float], list[list[Any]], dict[str, Any]]
 
 def urllc_curve(seeds: int) -> dict[float, float]:
     """Mean TRACTOR score of URLLC users by groups per user (two users, all recorded traces)."""
-    from allocgym.envs.core.registry import make_backend
+    from allocgym.envs.core.builder import make_backend
     from allocgym.envs.prb_slicing.scores import user_scores
 
     problem: Any = make_problem("prb-slicing")

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from allocgym.benchmarks.core.front import Front
-from allocgym.benchmarks.core.main import Suite
 from allocgym.benchmarks.prb_slicing.training import TRAINERS
+from allocgym.envs.core.registry import Suite
 
 _HOME = "allocgym.benchmarks.prb_slicing"
 SUITES = {

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from allocgym.agents.prb_slicing import catalogue
+from allocgym.agents.core import catalogue
 from allocgym.benchmarks.core.compare import paired
-from allocgym.benchmarks.core.main import Options
+from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, console, finish, run_cells, show
-from allocgym.envs.core.registry import make_backend, make_problem
+from allocgym.envs.core.builder import make_backend, make_problem
 from allocgym.real_backend.prb_slicing.linux import probe
 
 AGENTS = ("expert", "demand-proportional", "learned")

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from allocgym.agents.core import catalogue
 from allocgym.agents.core.agent import Agent
-from allocgym.agents.prb_slicing import catalogue
-from allocgym.envs.core.registry import make_backend, make_problem
+from allocgym.envs.core.builder import make_backend, make_problem
 from allocgym.envs.prb_slicing.records import EMBB, URLLC
 from allocgym.simulators.prb_slicing import fluid
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from allocgym.agents.prb_slicing.heuristics import Static
 from allocgym.benchmarks.core.compare import as_dict, holm, paired
-from allocgym.benchmarks.core.main import Options
+from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, console, finish, show
 from allocgym.benchmarks.prb_slicing.runs import play
-from allocgym.envs.core.registry import make_problem
+from allocgym.envs.core.builder import make_problem
 from allocgym.envs.prb_slicing.problem import all_splits
 
 LOADS = (1.0, 3.0, 8.0)

@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from allocgym.benchmarks.core.main import Options
+from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.rates import rate
 from allocgym.benchmarks.core.suite import Figure, finish, show
 
@@ -53,8 +53,8 @@ def scalar_rate(backend: str, seconds: float) -> float:
 
 def live_steps(periods: int) -> dict[str, Any]:
     """Median ms of reading, deciding and applying on the Linux plane; or why it is missing."""
-    from allocgym.agents.prb_slicing import catalogue
-    from allocgym.envs.core.registry import make_backend, make_problem
+    from allocgym.agents.core import catalogue
+    from allocgym.envs.core.builder import make_backend, make_problem
     from allocgym.real_backend.prb_slicing.linux import probe
 
     found = probe()

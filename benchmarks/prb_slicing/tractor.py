@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from allocgym.agents.prb_slicing import catalogue
+from allocgym.agents.core import catalogue
 from allocgym.agents.prb_slicing.heuristics import Static
 from allocgym.benchmarks.core.compare import as_dict, holm, paired
-from allocgym.benchmarks.core.main import Options
+from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, console, finish, show
 from allocgym.benchmarks.prb_slicing.runs import play
-from allocgym.envs.core.registry import make_problem
+from allocgym.envs.core.builder import make_problem
 from allocgym.simulators.prb_slicing.scenarios import TRACTOR_MIXES
 
 AGENTS = (

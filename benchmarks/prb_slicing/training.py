@@ -8,9 +8,9 @@ from typing import Any
 import gymnasium as gym
 import torch
 
-from allocgym.agents.prb_slicing import catalogue
+from allocgym.agents.core import catalogue
+from allocgym.envs.core.builder import make_problem
 from allocgym.envs.core.errors import unknown
-from allocgym.envs.core.registry import make_problem
 
 ID = "allocgym:allocgym/PRBSlicing-v0"
 TRAINERS = {"ppo": 16, "dqn": 120, "table": 40}

@@ -12,7 +12,7 @@ import numpy as np
 from allocgym.agents.core.agent import rollout
 from allocgym.agents.rollout_budget import catalogue
 from allocgym.benchmarks.rollout_budget import curves
-from allocgym.envs.core.registry import make_backend, make_problem
+from allocgym.envs.core.builder import make_backend, make_problem
 
 HORIZON = 60
 ROWS = 64

@@ -11,7 +11,7 @@ from allocgym.agents.core.agent import Agent, rollout
 from allocgym.agents.rollout_budget import catalogue
 from allocgym.agents.rollout_budget.agent import RuleAgent
 from allocgym.benchmarks.rollout_budget import curves
-from allocgym.envs.core.registry import make_backend, make_problem
+from allocgym.envs.core.builder import make_backend, make_problem
 from allocgym.simulators.rollout_budget.scenarios import Scenario, make
 
 LONGER = 1.25

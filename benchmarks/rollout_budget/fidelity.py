@@ -15,7 +15,7 @@ from scipy import special
 from scipy.stats import spearmanr
 
 from allocgym.benchmarks.core.compare import paired
-from allocgym.benchmarks.core.main import Options
+from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, console, finish, show
 from allocgym.benchmarks.rollout_budget import own_runs
 from allocgym.simulators.core import public_data

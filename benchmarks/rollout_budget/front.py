@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from allocgym.benchmarks.core.front import Front
-from allocgym.benchmarks.core.main import Suite
-from allocgym.envs.core.registry import make_problem
+from allocgym.envs.core.builder import make_problem
+from allocgym.envs.core.registry import Suite
 
 _HOME = "allocgym.benchmarks.rollout_budget"
 SUITES = {

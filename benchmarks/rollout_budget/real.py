@@ -11,7 +11,7 @@ import numpy as np
 
 from allocgym.agents.rollout_budget import catalogue
 from allocgym.benchmarks.core.compare import Paired, as_dict, holm, paired
-from allocgym.benchmarks.core.main import Options
+from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, console, finish, run_cells, show
 from allocgym.benchmarks.rollout_budget import cells, curves
 from allocgym.envs.core.errors import unknown

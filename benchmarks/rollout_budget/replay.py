@@ -13,7 +13,7 @@ import numpy as np
 
 from allocgym.agents.rollout_budget import catalogue
 from allocgym.agents.rollout_budget.allocator import Context, RuleAllocator
-from allocgym.benchmarks.core.main import Options
+from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, console, finish, show
 from allocgym.envs.core import randomness
 from allocgym.envs.rollout_budget import algebra

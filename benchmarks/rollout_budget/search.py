@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from allocgym.benchmarks.core.compare import Paired, as_dict, holm, paired
-from allocgym.benchmarks.core.main import Options
+from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, finish, show
 from allocgym.benchmarks.rollout_budget import episodes
 from allocgym.simulators.rollout_budget.scenarios import SCENARIOS, Scenario

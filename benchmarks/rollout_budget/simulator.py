@@ -10,7 +10,7 @@ import numpy as np
 
 from allocgym.agents.rollout_budget import catalogue
 from allocgym.benchmarks.core.compare import Paired, as_dict, holm, normalised_gain, paired
-from allocgym.benchmarks.core.main import Options
+from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, console, finish, run_cells, show
 from allocgym.benchmarks.rollout_budget import curves, episodes
 from allocgym.benchmarks.rollout_budget.cells import describe

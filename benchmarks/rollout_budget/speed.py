@@ -10,7 +10,7 @@ import numpy as np
 
 from allocgym.agents.rollout_budget import catalogue
 from allocgym.agents.rollout_budget.allocator import RuleAllocator
-from allocgym.benchmarks.core.main import Options
+from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.rates import rate
 from allocgym.benchmarks.core.suite import Figure, finish, show
 
@@ -65,8 +65,8 @@ def scalar(backend: str, seconds: float) -> float:
 
 def real(updates: int) -> tuple[float, float]:
     """Rollouts per CPU-second of the real model: sampling with verification, and whole updates."""
+    from allocgym.envs.core.builder import make_backend, make_problem
     from allocgym.envs.core.contracts import Shares
-    from allocgym.envs.core.registry import make_backend, make_problem
 
     problem: Any = make_problem("rollout-budget", n_max=64, mode="per_prompt")
     backend: Any = make_backend(

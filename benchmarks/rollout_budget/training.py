@@ -17,8 +17,8 @@ from rich.progress import Progress
 from allocgym.agents.core import agent_file
 from allocgym.agents.rollout_budget import catalogue, learned
 from allocgym.benchmarks.rollout_budget import curves, episodes
+from allocgym.envs.core.builder import make_backend, make_problem
 from allocgym.envs.core.errors import unknown
-from allocgym.envs.core.registry import make_backend, make_problem
 from allocgym.simulators.rollout_budget import scenarios
 
 TRAINERS = ("cma", "ppo")

@@ -13,9 +13,9 @@ from allocgym.agents.strategy_selection import forest as forests
 from allocgym.agents.strategy_selection import search as strategies
 from allocgym.agents.strategy_selection.heuristics import Selector
 from allocgym.benchmarks.core.compare import as_dict, paired
-from allocgym.benchmarks.core.main import Options
+from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, finish, run_cells, show
-from allocgym.envs.core.registry import make_backend, make_problem
+from allocgym.envs.core.builder import make_backend, make_problem
 from allocgym.envs.strategy_selection.instance import FORBIDDEN, evaluate
 from allocgym.simulators.core import public_data
 from allocgym.simulators.strategy_selection.backend import public

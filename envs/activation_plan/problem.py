@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 from gymnasium import spaces
 
-from allocgym.envs.core.contracts import Decision, Outcome, Problem, Record, nested
+from allocgym.envs.core.contracts import Decision, Outcome, Problem
 from allocgym.envs.core.errors import AllocgymError, unknown
+from allocgym.envs.core.record import Record, nested
 
 KEEP, RECOMPUTE, OFFLOAD = 0, 1, 2
 ACTIONS = ("keep", "recompute", "offload")

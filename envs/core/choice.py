@@ -8,8 +8,9 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 from gymnasium import spaces
 
-from allocgym.envs.core.contracts import Decision, Outcome, Problem, Record
+from allocgym.envs.core.contracts import Decision, Outcome, Problem
 from allocgym.envs.core.errors import AllocgymError, unknown
+from allocgym.envs.core.record import Record
 
 O = TypeVar("O", bound=Outcome)
 M = TypeVar("M", bound=Record)

@@ -7,100 +7,19 @@ is a batch of one.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from gymnasium import spaces
 
 from allocgym.envs.core.errors import AllocgymError, OutOfBudgetError
 from allocgym.envs.core.ledger import Ledger
-
-
-@dataclasses.dataclass(eq=False)
-class Record:
-    """A struct of arrays with a leading batch axis.
-
-    Records are equal when all their arrays are (declare subclasses with ``eq=False``).
-
-    Fields that are records themselves share the batch. Records travel to the journal as JSON:
-    float64 survives that bit for bit.
-    """
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __eq__(self, other: object) -> bool:
-        if type(self) is not type(other):
-            return NotImplemented
-        pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in dataclasses.fields(self))
-        return all(
-            a == b if isinstance(a, Record) else bool(np.array_equal(a, b)) for a, b in pairs
-        )
-
-    def where(self, mask: np.ndarray, other: Self) -> Self:
-        """Take the rows of ``other`` where ``mask`` is true, ours elsewhere."""
-
-        def pick(ours: Any, theirs: Any) -> Any:
-            if isinstance(ours, Record):
-                return ours.where(mask, theirs)
-            if not isinstance(ours, np.ndarray):
-                return theirs
-            shaped = mask.reshape(mask.shape + (1,) * (ours.ndim - 1))
-            return np.where(shaped, theirs, ours)
-
-        names = [f.name for f in dataclasses.fields(self)]
-        return type(self)(**{k: pick(getattr(self, k), getattr(other, k)) for k in names})
-
-    def rows(self, index: Any) -> Self:
-        """Select rows (an integer array, a slice or a mask); the batch axis stays."""
-
-        def pick(value: Any) -> Any:
-            return value.rows(index) if isinstance(value, Record) else value[index]
-
-        return type(self)(**{f.name: pick(getattr(self, f.name)) for f in dataclasses.fields(self)})
-
-    def map(self, function: Callable[[Any], Any]) -> Self:
-        """Apply a function to every array (to tensors, a copy)."""
-
-        def apply(value: Any) -> Any:
-            return value.map(function) if isinstance(value, Record) else function(value)
-
-        return type(self)(
-            **{f.name: apply(getattr(self, f.name)) for f in dataclasses.fields(self)}
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain lists and numbers, with the dtype of each array."""
-
-        def plain(value: Any) -> Any:
-            if isinstance(value, Record):
-                return value.to_json()
-            array = np.asarray(value)
-            return {"dtype": array.dtype.str, "data": array.tolist()}
-
-        return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Rebuild a record from `to_json`, bit for bit."""
-        kinds = {f.name: f.metadata.get("record") for f in dataclasses.fields(cls)}
-        out: dict[str, Any] = {}
-        for name, value in data.items():
-            kind = kinds.get(name)
-            if kind is not None:
-                out[name] = kind.from_json(value)
-            else:
-                out[name] = np.array(value["data"], dtype=np.dtype(value["dtype"]))
-        return cls(**out)
-
-
-def nested(kind: type[Record]) -> Any:
-    """Declare a dataclass field that is itself a record."""
-    return dataclasses.field(metadata={"record": kind})
+from allocgym.envs.core.record import Record
+from allocgym.envs.core.scenario import choose
 
 
 @dataclasses.dataclass(eq=False)
@@ -129,7 +48,7 @@ class Shares(Decision):
         return self.units / self.units.sum(1, keepdims=True)
 
 
-@dataclasses.dataclass(eq=False)
+@dataclasses.dataclass(eq=False, kw_only=True)
 class Outcome(Record):
     """What came back from the last period. Subclassed per problem, the same from every back end.
 
@@ -137,17 +56,28 @@ class Outcome(Record):
         spent: ``(batch,)`` int64 budget units the last decision used (0 right after a reset).
         seconds: ``(batch,)`` float64 seconds charged for the last period.
         ready: ``(batch, n)`` bool, claimants that report now (all, where members move in step).
-        valid: ``(batch,)`` bool, the measurements of this outcome can be trusted.
-        failure: ``(batch,)`` int64, failures survived during the period.
         done: ``(batch,)`` bool, the episode's budget is spent.
+        valid: ``(batch,)`` bool, the measurements of this outcome can be trusted (default: all).
+        failure: ``(batch,)`` int64, failures survived during the period (default: none).
+        wasted: ``(batch,)`` int64 budget units consumed without effect, such as work that was undone
+            (default: none).
     """
 
     spent: np.ndarray
     seconds: np.ndarray
     ready: np.ndarray
-    valid: np.ndarray
-    failure: np.ndarray
     done: np.ndarray
+    valid: np.ndarray = None  # type: ignore[assignment]
+    failure: np.ndarray = None  # type: ignore[assignment]
+    wasted: np.ndarray = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.valid is None:
+            self.valid = self.spent == self.spent
+        if self.failure is None:
+            self.failure = self.spent * 0
+        if self.wasted is None:
+            self.wasted = self.spent * 0
 
 
 O = TypeVar("O", bound=Outcome)
@@ -190,21 +120,29 @@ class Spec:
 class Problem(ABC, Generic[O, M, D]):
     """What is being decided. Pure functions over arrays with a leading batch axis.
 
+    A memory has a field ``objective``, ``(batch,)``: the score so far, in the problem's unit. Where the
+    latest outcome is all there is to remember, a problem need not write `update`.
+
     Attributes:
         id: lower case with hyphens, such as ``"data-mixing"``.
         outcome_type, decision_type: records of this problem.
+        features: names of what the observation holds; part of an agent file's fingerprint.
         traces: fields of the outcome, ``(batch, n)`` or ``(batch,)`` each, that a report draws over
             time, with the label of their axis (name and unit).
+        higher_is_better: of the first of `scores`, by which agents are compared.
         n_max: rows of claimants.
-
-    A memory has a field ``objective``, ``(batch,)``: the score so far, in the problem's unit.
+        strict: an illegal action raises; otherwise it becomes a legal one by the rule the environment's
+            page states.
     """
 
     id: ClassVar[str]
     outcome_type: ClassVar[type[Outcome]]
     decision_type: ClassVar[type[Decision]]
+    features: Sequence[str] = ()
     traces: ClassVar[Mapping[str, str]] = {}
+    higher_is_better: ClassVar[bool] = False
     n_max: int
+    strict: bool = False
     observation_space: spaces.Space
     action_space: spaces.Space
 
@@ -212,20 +150,24 @@ class Problem(ABC, Generic[O, M, D]):
     def begin(self, outcome: O) -> M:
         """Return the memory of an episode that starts with ``outcome``."""
 
-    @abstractmethod
     def update(self, memory: M, outcome: O) -> M:
-        """Return the memory after ``outcome``; the size is fixed."""
+        """Return the memory after ``outcome``; the size is fixed. By default, the latest outcome's."""
+        return self.begin(outcome)
 
     @abstractmethod
     def encode(self, memory: M) -> dict[str, np.ndarray]:
-        """Return the observation, ``(batch, ...)`` for each key of the observation space."""
+        """Return the observation, ``(batch, ...)`` for each key of the observation space.
+
+        Arrays of their own: nobody who writes into them changes the memory.
+        """
 
     @abstractmethod
     def decode(self, action: np.ndarray, memory: M) -> D:
         """Turn an action into a decision.
 
         Raises:
-            AllocgymError: NaN, infinities, wrong shape or dtype; nothing is repaired silently.
+            AllocgymError: NaN, infinities, a wrong shape or dtype, a number that names no action; with
+                ``strict``, an action that is not legal now.
         """
 
     @abstractmethod
@@ -244,14 +186,44 @@ class Problem(ABC, Generic[O, M, D]):
     def check(self, decision: D, memory: M) -> None:
         """Raise `AllocgymError` where a decision made elsewhere breaks the problem's rules."""
 
+    def legal(self, memory: M) -> np.ndarray | None:
+        """``(batch, actions)`` bool, the discrete actions that are legal now; None where all are."""
+        return None
+
+    def round(self, shares: np.ndarray, memory: M) -> D:
+        """Return the decision nearest to ``(batch, n)`` shares, for problems that decide shares.
+
+        Raises:
+            AllocgymError: this problem does not decide shares.
+        """
+        raise AllocgymError(f"{self.id}: decides no shares, so none can be rounded")
+
+    def scores(self, memory: M) -> dict[str, np.ndarray]:
+        """Figures of an episode so far by name (and unit), ``(batch,)`` each; agents are judged by
+        the first.
+        """  # noqa: D205
+        return {"objective": memory.objective}  # type: ignore[attr-defined]
+
+    def plain(self) -> Problem[O, M, D]:
+        """The same claimants as agent files are made for: with the usual observation and action."""
+        return self
+
     def tabulate(self, decision: D, names: Sequence[str]) -> dict[str, Any]:
         """Cells of a report's row that say what was decided (environment 0), by column."""
         if isinstance(decision, Shares):
             return {f"units {n}": int(u) for n, u in zip(names, decision.units[0], strict=False)}
         return {}
 
+    def status(self, decision: D, outcome: O, names: Sequence[str]) -> str:
+        """Describe one period of a deployment in a line (environment 0)."""
+        return "  ".join(f"{k} {v}" for k, v in self.tabulate(decision, names).items())
+
     def check_action(self, action: np.ndarray, batch: int) -> np.ndarray:
-        """Validate the shape, dtype and finiteness of a batch of actions (for ``decode``)."""
+        """Validate a batch of actions for `decode`; numbers outside a box are clipped to it.
+
+        Raises:
+            AllocgymError: a wrong shape or dtype, NaN or infinity, a number that names no action.
+        """
         space = self.action_space
         array = np.asarray(action)
         if array.shape != (batch, *(space.shape or ())):
@@ -261,12 +233,17 @@ class Problem(ABC, Generic[O, M, D]):
         if isinstance(space, spaces.Box):
             if not np.issubdtype(array.dtype, np.floating):
                 raise AllocgymError(f"action: dtype {array.dtype} given, a float dtype expected")
-            # One pass tells almost always; the second one, where the sum of squares overflowed.
-            if not np.isfinite(np.vdot(array, array)) and not np.isfinite(array).all():
+            if not np.isfinite(array).all():
                 raise AllocgymError("action: NaN or infinity given, finite numbers expected")
-        elif not np.issubdtype(array.dtype, np.integer):
+            return np.clip(array, space.low, space.high)
+        if not np.issubdtype(array.dtype, np.integer):
             raise AllocgymError(f"action: dtype {array.dtype} given, an integer dtype expected")
-        return array
+        count = space.nvec if isinstance(space, spaces.MultiDiscrete) else space.n  # type: ignore[attr-defined]
+        if ((array < 0) | (array >= count)).any():
+            raise AllocgymError(
+                f"action: 0 to {int(np.max(count)) - 1} expected, given {array.tolist()}"
+            )
+        return array.astype(np.int64)
 
 
 class Backend(ABC, Generic[O, D]):
@@ -276,18 +253,29 @@ class Backend(ABC, Generic[O, D]):
     the private hooks.
 
     Attributes:
-        changing: names of the attributes that an episode changes, for back ends with the capability
-            ``"state"``.
+        scenarios: what this back end can run, by name.
+        batched: it holds any number of environments; else it runs one.
     """
 
     spec: Spec
-    changing: ClassVar[tuple[str, ...]] = ()
+    scenarios: ClassVar[Mapping[str, Any]] = {}
+    batched: ClassVar[bool] = True
 
     def __init__(self, spec: Spec, problem: Problem) -> None:
         self.spec = spec
         self.problem = problem
         self.ledger = Ledger(spec.batch_size)
-        self._outcome: O | None = None
+        self._latest: O | None = None
+
+    @classmethod
+    def choose(cls, scenario: Any, changes: Mapping[str, Any]) -> Any:
+        """Return a scenario by name (or as given) with fields replaced; see `scenario.choose`."""
+        return choose(cls.scenarios, scenario, changes)
+
+    @classmethod
+    def suits(cls, scenario: Any) -> Mapping[str, Any]:
+        """Arguments of the problem that fit a scenario, where its defaults do not."""
+        return {}
 
     @property
     def outcome(self) -> O:
@@ -296,9 +284,9 @@ class Backend(ABC, Generic[O, D]):
         Raises:
             AllocgymError: before the first ``reset``.
         """
-        if self._outcome is None:
+        if self._latest is None:
             raise AllocgymError("backend: call reset() first")
-        return self._outcome
+        return self._latest
 
     def reset(self, seeds: np.ndarray, where: np.ndarray | None = None) -> O:
         """Start episodes.
@@ -314,52 +302,54 @@ class Backend(ABC, Generic[O, D]):
             raise AllocgymError(f"seeds: {batch} integers expected, given {seeds!r}")
         if (seeds < 0).any():
             raise AllocgymError(f"seeds: integers >= 0 expected, given {int(seeds.min())}")
-        mask = np.ones(batch, bool) if where is None or self._outcome is None else where
+        mask = np.ones(batch, bool) if where is None or self._latest is None else where
         if not mask.any():
             return self.outcome
-        self._outcome = self._reset(seeds, mask)
+        self._latest = self._reset(seeds, mask)
         self.ledger.grant(self._budget(), mask)
-        return self._outcome
+        return self._latest
 
     def spend(self, decision: D) -> O:
         """Spend one period's decision and return what came back.
 
         Raises:
+            AllocgymError: before ``reset``, another kind of decision or batch, negative units.
             OutOfBudgetError: the decision costs more than what is left.
         """
-        if self._outcome is None:
+        if self._latest is None:
             raise AllocgymError("backend: call reset() before spend()")
+        if not isinstance(decision, self.problem.decision_type):
+            raise AllocgymError(
+                f"decision: {self.problem.decision_type.__name__} expected, "
+                f"given {type(decision).__name__}"
+            )
         cost = self.problem.cost(decision)
         if cost.shape != (self.spec.batch_size,):
             raise AllocgymError(
                 f"decision: {self.spec.batch_size} rows expected, given {len(cost)}"
             )
+        if isinstance(decision, Shares) and decision.units.min() < 0:
+            raise AllocgymError(f"units: at least 0 expected, given {decision.units.min()}")
         if (cost > self.ledger.left).any():
             row = int(np.argmax(cost > self.ledger.left))
             raise OutOfBudgetError(
                 f"decision: {cost[row]} units asked for in environment {row}, "
                 f"{self.ledger.left[row]} left"
             )
-        self._outcome = self._spend(decision)
-        self.ledger.charge(self._outcome.spent)
-        return self._outcome
+        self._latest = self._spend(decision)
+        self.ledger.charge(self._latest.spent, self._latest.wasted)
+        return self._latest
 
     def close(self) -> None:
         """Release what the back end holds. Idempotent."""
 
     def get_state(self) -> dict[str, Any]:
         """Everything an episode changes, copied (back ends with the capability ``"state"``)."""
-        if "state" not in self.spec.capabilities:
-            raise AllocgymError(f"{self.spec.backend}: the state of this back end cannot be kept")
-        kept = {name: copy.deepcopy(getattr(self, name)) for name in self.changing}
-        return kept | {"outcome": self.outcome.map(np.copy), "ledger": self.ledger.to_json()}
+        raise AllocgymError(f"{self.spec.backend}: the state of this back end cannot be kept")
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go back to a state of the same episodes."""
-        for name in self.changing:
-            setattr(self, name, copy.deepcopy(state[name]))
-        self._outcome = state["outcome"].map(np.copy)
-        self.ledger.load(state["ledger"])
+        """Go back to a state of a back end built alike."""
+        raise AllocgymError(f"{self.spec.backend}: the state of this back end cannot be kept")
 
     def checkpoint(self, path: Path) -> None:
         """Write the whole state atomically (back ends with the capability ``"restart"``)."""

@@ -1,16 +1,20 @@
-"""A Problem and a Backend make an environment: scalar (a batch of one) and vectorised."""
+"""A problem on a back end makes an environment: scalar (a batch of one) and vectorised."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from allocgym.envs.core.contracts import Backend, Decision, Outcome, Problem, Record
+from allocgym.envs.core.builder import build
+from allocgym.envs.core.contracts import Backend, Decision, Outcome
 from allocgym.envs.core.errors import AllocgymError, unknown
+from allocgym.envs.core.record import Record
+from allocgym.envs.core.registry import entry
 
 Observation = dict[str, np.ndarray]
 
@@ -18,13 +22,16 @@ Observation = dict[str, np.ndarray]
 class _Loop:
     """What both environments share: memory, encoding, reward."""
 
-    def __init__(self, problem: Problem, backend: Backend) -> None:
-        self.problem = problem
+    def __init__(self, backend: Backend) -> None:
+        self.problem = backend.problem
         self.backend = backend
         self.memory: Record | None = None
         self.outcome: Outcome | None = None
+        self.closed = False
 
     def reset(self, seeds: np.ndarray, where: np.ndarray | None = None) -> Observation:
+        if self.closed:
+            raise AllocgymError("environment: it is closed; make a new one")
         self.outcome = self.backend.reset(seeds, where)
         fresh = self.problem.begin(self.outcome)
         if self.memory is None or where is None or where.all():
@@ -41,48 +48,88 @@ class _Loop:
         terms = self.problem.reward(before, self.memory)
         return self.problem.encode(self.memory), terms, self.outcome
 
+    def decode(self, actions: np.ndarray) -> Decision:
+        if self.closed:
+            raise AllocgymError("environment: it is closed; make a new one")
+        return self.problem.decode(actions, self.remembered())
+
+    def remembered(self) -> Record:
+        if self.memory is None:
+            raise AllocgymError("environment: call reset() first")
+        return self.memory
+
+    def told(self) -> Outcome:
+        if self.outcome is None:
+            raise AllocgymError("environment: call reset() first")
+        return self.outcome
+
+    def masks(self) -> np.ndarray:
+        space = self.problem.action_space
+        if not isinstance(space, spaces.Discrete):
+            raise AllocgymError(f"action_masks: a discrete action space expected, given {space}")
+        legal = self.problem.legal(self.remembered())
+        return (
+            np.ones((self.backend.spec.batch_size, int(space.n)), bool) if legal is None else legal
+        )
+
 
 class AllocationEnv(gym.Env[Observation, np.ndarray]):
     """One allocation problem on one back end, as a `gymnasium.Env`.
 
     The episode terminates when its budget is spent; it is never truncated by the environment.
-    ``info`` holds ``spent``, ``seconds``, ``decision`` (what was really spent) and ``reward_terms``.
+    ``info`` holds ``spent`` and ``wasted`` (units), ``seconds`` (charged), ``decision`` (what was really
+    spent), ``reward_terms`` and ``scores`` (the problem's named figures so far).
 
     Args:
-        problem: what is decided.
-        backend: what it is spent on; its batch size must be 1.
+        scenario: name of a scenario, or one made already (default: the problem's own).
+        backend: name of a back end (default: the problem's first), or one made already with a batch of 1.
         render_mode: ``None`` or ``"rgb_array"``.
+        arguments: of the problem, the scenario and the back end, by keyword.
+
+    Raises:
+        AllocgymError: a name that does not exist, or a value of a wrong kind or out of range.
     """
 
+    problem_id: ClassVar[str] = ""
     metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012
 
-    def __init__(self, problem: Problem, backend: Backend, render_mode: str | None = None) -> None:
-        if backend.spec.batch_size != 1:
-            raise AllocgymError(f"backend: a batch of 1 expected, given {backend.spec.batch_size}")
+    def __init__(
+        self,
+        scenario: Any = None,
+        backend: str | Backend | None = None,
+        render_mode: str | None = None,
+        **arguments: Any,
+    ) -> None:
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise unknown("render_mode", render_mode, self.metadata["render_modes"])
-        self.problem = problem
-        self.backend = backend
+        self.backend = _made(self.problem_id, backend, scenario, 1, arguments)
+        if self.backend.spec.batch_size != 1:
+            raise AllocgymError(
+                f"backend: a batch of 1 expected, given {self.backend.spec.batch_size}"
+            )
+        self.problem = self.backend.problem
         self.render_mode = render_mode
-        self.observation_space = problem.observation_space
-        self.action_space = problem.action_space
-        self._loop = _Loop(problem, backend)
+        self.observation_space = self.problem.observation_space
+        self.action_space = self.problem.action_space
+        self._loop = _Loop(self.backend)
+        self._over = False
         self.history: list[np.ndarray] = []
         self.returns: list[float] = []
 
     @property
     def outcome(self) -> Outcome:
         """The latest typed outcome (what heuristics read)."""
-        if self._loop.outcome is None:
-            raise AllocgymError("environment: call reset() first")
-        return self._loop.outcome
+        return self._loop.told()
 
     @property
-    def memory(self) -> Record:
+    def memory(self) -> Any:
         """The problem's memory of this episode."""
-        if self._loop.memory is None:
-            raise AllocgymError("environment: call reset() first")
-        return self._loop.memory
+        return self._loop.remembered()
+
+    def action_masks(self) -> np.ndarray:
+        """``(actions,)`` bool: which discrete actions are legal now (sb3-contrib's name)."""
+        masks: np.ndarray = self._loop.masks()[0]
+        return masks
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -91,24 +138,34 @@ class AllocationEnv(gym.Env[Observation, np.ndarray]):
         super().reset(seed=seed)
         start = seed if seed is not None else int(self.np_random.integers(2**31))
         observation = self._loop.reset(np.array([start]))
+        self._over = False
         self.history, self.returns = [], []
         return _row(observation), {"seed": start}
 
     def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Spend one period's budget as ``action`` says."""
-        decision = self.problem.decode(np.asarray(action)[None], self.memory)
+        """Spend one period's budget as ``action`` says.
+
+        Raises:
+            AllocgymError: before ``reset``, after the end, after ``close``; an unusable action.
+        """
+        if self._over:
+            raise AllocgymError("environment: the episode is over; call reset()")
+        decision = self._loop.decode(np.asarray(action)[None])
         observation, terms, outcome = self._loop.spend(decision)
         reward = float(sum(term[0] for term in terms.values()))
+        self._over = bool(outcome.done[0])
         self.returns.append(reward)
         if decision.fractions is not None:
             self.history.append(decision.fractions[0])
         info = {
             "spent": int(outcome.spent[0]),
+            "wasted": int(outcome.wasted[0]),
             "seconds": float(outcome.seconds[0]),
             "decision": decision,
             "reward_terms": {name: float(term[0]) for name, term in terms.items()},
+            "scores": {k: float(v[0]) for k, v in self.problem.scores(self.memory).items()},
         }
-        return _row(observation), reward, bool(outcome.done[0]), False, info
+        return _row(observation), reward, self._over, False, info
 
     def render(self) -> Any:
         """Draw the allocation so far and the return; needs matplotlib, never a display."""
@@ -119,46 +176,57 @@ class AllocationEnv(gym.Env[Observation, np.ndarray]):
         return allocation_picture(self)
 
     def close(self) -> None:
-        """Release the back end."""
-        self.backend.close()
+        """Release the back end (none yet where the constructor failed)."""
+        if hasattr(self, "_loop"):
+            self._loop.closed = True
+            self.backend.close()
 
 
 class AllocationVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
     """Many environments advanced at once on a batched back end, as a native `VectorEnv`.
 
     Args:
-        problem: what is decided.
-        backend: what it is spent on; its batch size is the number of environments.
+        num_envs: environments.
+        scenario: as of `AllocationEnv`.
+        backend: as of `AllocationEnv` (default: the problem's batched twin); one made already has as
+            many environments as it has.
         autoreset_mode: ``"same_step"`` (the default; the step that ends an episode already
             returns the first observation of the next, the last one stands in
             ``info["final_obs"]``) or ``"next_step"`` (the step after the end resets and ignores
             its action). Either is declared in ``metadata["autoreset_mode"]``.
+        arguments: of the problem, the scenario and the back end, by keyword.
 
     Sub-environment ``i`` of ``reset(seed=s)`` equals a scalar environment reset with seed
     ``s + i``, and so does every later episode with its own seed.
     """
 
+    problem_id: ClassVar[str] = ""
+
     def __init__(
         self,
-        problem: Problem,
-        backend: Backend,
+        num_envs: int = 1,
+        scenario: Any = None,
+        backend: str | Backend | None = None,
         autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
+        **arguments: Any,
     ) -> None:
         modes = {"same_step": AutoresetMode.SAME_STEP, "next_step": AutoresetMode.NEXT_STEP}
         if isinstance(autoreset_mode, str):
             if autoreset_mode.lower() not in modes:
                 raise unknown("autoreset_mode", autoreset_mode, modes)
             autoreset_mode = modes[autoreset_mode.lower()]
-        self.problem = problem
-        self.backend = backend
-        self.num_envs = backend.spec.batch_size
+        if backend is None:
+            backend = entry(self.problem_id).vector_backend
+        self.backend = _made(self.problem_id, backend, scenario, num_envs, arguments)
+        self.problem = self.backend.problem
+        self.num_envs = self.backend.spec.batch_size
         self.autoreset_mode = autoreset_mode
         self.metadata = {"autoreset_mode": autoreset_mode, "render_modes": []}
-        self.single_observation_space = problem.observation_space
-        self.single_action_space = problem.action_space
-        self.observation_space = batch_space(problem.observation_space, self.num_envs)
-        self.action_space = batch_space(problem.action_space, self.num_envs)
-        self._loop = _Loop(problem, backend)
+        self.single_observation_space = self.problem.observation_space
+        self.single_action_space = self.problem.action_space
+        self.observation_space = batch_space(self.problem.observation_space, self.num_envs)
+        self.action_space = batch_space(self.problem.action_space, self.num_envs)
+        self._loop = _Loop(self.backend)
         self._seeds = np.zeros(self.num_envs, np.int64)
         self._over = np.zeros(self.num_envs, bool)
         self._never = np.zeros(self.num_envs, bool)
@@ -166,14 +234,16 @@ class AllocationVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
     @property
     def outcome(self) -> Outcome:
         """The latest typed outcome of the batch."""
-        assert self._loop.outcome is not None, "call reset() first"
-        return self._loop.outcome
+        return self._loop.told()
 
     @property
-    def memory(self) -> Record:
+    def memory(self) -> Any:
         """The problem's memory of the running episodes."""
-        assert self._loop.memory is not None, "call reset() first"
-        return self._loop.memory
+        return self._loop.remembered()
+
+    def action_masks(self) -> np.ndarray:
+        """``(num_envs, actions)`` bool: which discrete actions are legal now."""
+        return self._loop.masks()
 
     def reset(
         self, *, seed: int | list[int] | None = None, options: dict[str, Any] | None = None
@@ -184,7 +254,7 @@ class AllocationVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         if seed is None:
             one = int(self.np_random.integers(2**31))
         self._seeds = np.array(seed, np.int64) if one is None else one + np.arange(self.num_envs)
-        self._over[:] = False
+        self._over = self._never.copy()
         return self._loop.reset(self._seeds), {}
 
     def _next_seeds(self, where: np.ndarray) -> np.ndarray:
@@ -196,44 +266,59 @@ class AllocationVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
     def step(
         self, actions: np.ndarray
     ) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Advance every environment by one period."""
-        if self._over.any():
-            return self._step_after_end(actions)
-        decision = self.problem.decode(actions, self.memory)
-        observation, terms, outcome = self._loop.spend(decision)
-        reward = sum(terms.values())
+        """Advance every environment by one period (with ``"next_step"``, those that ended begin anew)."""
+        over = self._over if self._over.any() else None
+        if over is not None:
+            # Those that ended begin anew; they spend a period beside the others and are then taken
+            # back to their beginning, which the seed alone decides.
+            seeds = self._next_seeds(over)
+            self._loop.reset(seeds, over)
+            actions = np.where(_wide(over, actions), 0, actions).astype(np.asarray(actions).dtype)
+        observation, terms, outcome = self._loop.spend(self._loop.decode(actions))
+        reward = np.asarray(sum(terms.values()))
         done = outcome.done
+        if over is not None:
+            observation = self._loop.reset(seeds, over)
+            reward, done = np.where(over, 0.0, reward), done & ~over
         info: dict[str, Any] = {}
+        self._over = self._never
         if done.any():
             if self.autoreset_mode == AutoresetMode.SAME_STEP:
                 info = {
                     "final_obs": observation,
                     "_final_obs": done,
-                    "final_info": {"objective": getattr(self.memory, "objective", None)},
+                    "final_info": self.problem.scores(self.memory),
                 }
                 done = done.copy()
                 observation = self._loop.reset(self._next_seeds(done), done)
             else:
                 self._over = done.copy()
-        return observation, np.asarray(reward), done, self._never, info
-
-    def _step_after_end(
-        self, actions: np.ndarray
-    ) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Reset what ended one step ago; with a shared horizon that is everybody."""
-        if not self._over.all():
-            raise AllocgymError(
-                "autoreset_mode: 'next_step' needs environments that end together; "
-                "use 'same_step' with scenarios of varying horizon"
-            )
-        observation = self._loop.reset(self._next_seeds(self._over), self._over)
-        self._over = np.zeros(self.num_envs, bool)
-        return observation, np.zeros(self.num_envs), self._never.copy(), self._never, {}
+        return observation, reward, done, self._never.copy(), info
 
     def close_extras(self, **kwargs: Any) -> None:
         """Release the back end (none yet where the constructor failed)."""
-        if hasattr(self, "backend"):
+        if hasattr(self, "_loop"):
+            self._loop.closed = True
             self.backend.close()
+
+
+def _made(
+    problem: str,
+    backend: str | Backend | None,
+    scenario: Any,
+    num_envs: int,
+    arguments: dict[str, Any],
+) -> Backend:
+    if not isinstance(backend, Backend):
+        return build(problem, backend, scenario, num_envs, **arguments)
+    if arguments or scenario is not None:
+        named = ", ".join(["scenario"] * (scenario is not None) + sorted(arguments))
+        raise AllocgymError(f"{named}: nothing beside a back end that is made already")
+    return backend
+
+
+def _wide(mask: np.ndarray, array: Any) -> np.ndarray:
+    return mask.reshape(mask.shape + (1,) * (np.ndim(array) - 1))
 
 
 def _row(observation: Any) -> Any:

@@ -10,8 +10,9 @@ import numpy as np
 from gymnasium import spaces
 
 from allocgym.envs.core import budget
-from allocgym.envs.core.contracts import Decision, Outcome, Problem, Record, nested
+from allocgym.envs.core.contracts import Decision, Outcome, Problem
 from allocgym.envs.core.errors import AllocgymError
+from allocgym.envs.core.record import Record, nested
 
 STOP, WAIT, GO = 0, 1, 2
 ROW_FEATURES = (

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from allocgym.envs.core.environment import AllocationEnv, AllocationVectorEnv
-from allocgym.envs.core.registry import make_backend, make_problem
 
 
 class DataMixingEnv(AllocationEnv):
@@ -28,7 +25,8 @@ class DataMixingEnv(AllocationEnv):
     ## Action
     `Box(-1, 1, (n_max,))`: `share_j` is proportional to `prior_j * exp(kappa * a_j)` with
     `kappa = ln 100`, so 0 is the natural mixture; then floors, limits and rounding to whole
-    sequences. NaN, infinities or a wrong shape raise `AllocgymError`.
+    sequences. Numbers outside the box are clipped to it; NaN, infinities or a wrong shape raise
+    `AllocgymError`.
 
     ## Reward
     The fall of the objective over the period, in loss units (bits per byte on real runs), less
@@ -42,38 +40,17 @@ class DataMixingEnv(AllocationEnv):
     - `scenario`: `"scratch"`, `"continual-pretraining"` (default), `"low-resource"`, `"skills"`,
       `"static-control"` (in simulation only); fields of the scenario can be overridden by keyword.
     - `backend`: `"simpy"` (default), `"twin"` or `"real"`.
-    - `n_max`: rows for domains, 2 to 32 (default 8).
+    - `n_max`: rows for domains, 2 to 32 (default 8, or as many as the scenario has); `kappa`.
 
     ## References
     Shukor et al. 2025 (arXiv 2507.09404); Muennighoff et al. 2023; RegMix (Liu et al. 2024);
     Ibrahim et al. 2024.
     """  # noqa: E501
 
-    def __init__(
-        self,
-        scenario: str = "continual-pretraining",
-        backend: str = "simpy",
-        n_max: int = 8,
-        render_mode: str | None = None,
-        **arguments: Any,
-    ) -> None:
-        problem = make_problem("data-mixing", n_max=n_max)
-        made = make_backend(problem, backend, scenario=scenario, num_envs=1, **arguments)
-        super().__init__(problem, made, render_mode)
+    problem_id = "data-mixing"
 
 
 class DataMixingVectorEnv(AllocationVectorEnv):
     """Many `DataMixingEnv` at once on the batched twin; same arguments, plus ``autoreset_mode``."""
 
-    def __init__(
-        self,
-        num_envs: int = 1,
-        scenario: str = "continual-pretraining",
-        backend: str = "twin",
-        n_max: int = 8,
-        autoreset_mode: str = "same_step",
-        **arguments: Any,
-    ) -> None:
-        problem = make_problem("data-mixing", n_max=n_max)
-        made = make_backend(problem, backend, scenario=scenario, num_envs=num_envs, **arguments)
-        super().__init__(problem, made, autoreset_mode)
+    problem_id = "data-mixing"

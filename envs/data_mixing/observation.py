@@ -168,7 +168,7 @@ def encode(memory: MixingMemory) -> dict[str, np.ndarray]:
         slack(memory),
         claimants,
     )
-    return {"claimants": claimants, "context": side, "present": inst.present.view(np.int8)}
+    return {"claimants": claimants, "context": side, "present": inst.present.astype(np.int8)}
 
 
 @kernel

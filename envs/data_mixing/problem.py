@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -219,6 +220,20 @@ class DataMixing(Problem[MixingOutcome, MixingMemory, Shares]):
             "objective": before.objective - after.objective,
             "constraint": penalty * (before.violation - after.violation),
         }
+
+    def scores(self, memory: MixingMemory) -> dict[str, np.ndarray]:
+        """See `Problem.scores`: the objective with the penalty, in bits per byte."""
+        return {
+            "objective (bits per byte)": memory.objective
+            + memory.instance.penalty * memory.violation
+        }
+
+    def status(self, decision: Shares, outcome: MixingOutcome, names: Sequence[str]) -> str:
+        """See `Problem.status`: the mixture, and the losses it brought."""
+        there = outcome.ready[0]
+        split = zip(names, decision.fractions[0], there, strict=False)
+        mixture = "  ".join(f"{n} {100 * s:.0f}%" for n, s, present in split if present)
+        return f"{mixture}  losses {' '.join(f'{v:.3f}' for v in outcome.losses[0][there])}"
 
     def check(self, decision: Shares, memory: MixingMemory) -> None:
         """See `Problem.check`."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from allocgym.envs.core.contracts import Record
+from allocgym.envs.core.record import Record
 from allocgym.envs.memory_mapping.plan import COPY, DROP, STAY
 from allocgym.envs.memory_mapping.program import PAGES, Device, Op, Program, Tensor
 

@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 from gymnasium import spaces
 
-from allocgym.envs.core.contracts import Decision, Outcome, Problem, Record, nested
+from allocgym.envs.core.contracts import Decision, Outcome, Problem
 from allocgym.envs.core.errors import AllocgymError, unknown
+from allocgym.envs.core.record import Record, nested
 from allocgym.envs.memory_mapping import board as boards
 from allocgym.envs.memory_mapping.board import Board, MappingInstance
 from allocgym.envs.memory_mapping.plan import ACTIONS

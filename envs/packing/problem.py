@@ -12,9 +12,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from allocgym.envs.core.choice import PickProblem
-from allocgym.envs.core.contracts import Decision, Outcome, Record, nested
+from allocgym.envs.core.contracts import Decision, Outcome
 from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.core.kernels import kernel
+from allocgym.envs.core.record import Record, nested
 
 FEATURES = (
     "size",

@@ -6,7 +6,8 @@ import dataclasses
 
 import numpy as np
 
-from allocgym.envs.core.contracts import Decision, Outcome, Record, nested
+from allocgym.envs.core.contracts import Decision, Outcome
+from allocgym.envs.core.record import Record, nested
 
 
 @dataclasses.dataclass(eq=False)

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from allocgym.envs.core.builder import make_backend, make_problem
 from allocgym.envs.core.environment import AllocationEnv, AllocationVectorEnv
 from allocgym.envs.core.errors import AllocgymError
-from allocgym.envs.core.registry import make_backend, make_problem
 
 PROBLEM_ARGUMENTS = ("n_max", "actions", "observation", "reward", "move_penalty", "groups", "kappa")
 

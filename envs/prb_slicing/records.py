@@ -11,7 +11,8 @@ import dataclasses
 
 import numpy as np
 
-from allocgym.envs.core.contracts import Outcome, Record, nested
+from allocgym.envs.core.contracts import Outcome
+from allocgym.envs.core.record import Record, nested
 
 KINDS = ("mmtc", "urllc", "embb")
 """Kinds of slices; their order is TRACTOR's numbering."""

@@ -10,7 +10,8 @@ import dataclasses
 
 import numpy as np
 
-from allocgym.envs.core.contracts import Outcome, Record, nested
+from allocgym.envs.core.contracts import Outcome
+from allocgym.envs.core.record import Record, nested
 
 
 @dataclasses.dataclass(eq=False)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from allocgym.envs.core.builder import make_backend, make_problem
 from allocgym.envs.core.masked import MaskedEnv, MaskedVectorEnv
-from allocgym.envs.core.registry import make_backend, make_problem
 
 
 class StrategySelectionEnv(MaskedEnv):

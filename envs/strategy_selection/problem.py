@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from allocgym.envs.core.choice import PickProblem
-from allocgym.envs.core.contracts import Decision, Outcome, Record
+from allocgym.envs.core.contracts import Decision, Outcome
 from allocgym.envs.core.errors import AllocgymError
+from allocgym.envs.core.record import Record
 from allocgym.envs.strategy_selection.instance import FORBIDDEN, StrategyProblem, evaluate
 
 COLUMNS = ("node cost", "cost to decided neighbours", "least cost ahead", "usage", "peak with it")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,9 +18,10 @@ from allocgym.envs.data_mixing.records import MixingInstance, MixingOutcome
 from allocgym.envs.data_mixing.schedules import step_rates
 from allocgym.real_backend.core import checkpoints
 from allocgym.real_backend.core import device as devices
-from allocgym.real_backend.data_mixing import corpora, settings
+from allocgym.real_backend.data_mixing import corpora
 from allocgym.real_backend.data_mixing.base import base_weights
 from allocgym.real_backend.data_mixing.model import PRESETS
+from allocgym.real_backend.data_mixing.scenario import SCENARIOS, RealMixingScenario
 from allocgym.real_backend.data_mixing.training import Trainer
 
 Progress = Callable[[int, int, int, np.ndarray], Any]
@@ -32,15 +33,14 @@ class RealMixing(Backend[MixingOutcome, Shares]):
     """Trains a byte-level GPT; a decision says how many sequences of each domain come next.
 
     The seed of an episode decides the order of each domain's sequences (and the base model where
-    ``base_seed`` is None). On a CPU, an episode is a function of (setting, seed, decisions,
+    ``base_seed`` is None). On a CPU, an episode is a function of (scenario, seed, decisions,
     threads), bit for bit, through any number of checkpoints and processes. A period that ends in
-    NaN is undone: its tokens are spent, weights and losses are those before it, ``valid`` is
+    NaN is undone: its tokens are wasted, weights and losses are those before it, ``valid`` is
     False and ``failure`` 1.
 
     Args:
-        problem: data mixing; ``problem.n_max`` rows must hold the setting's domains.
-        scenario: a name of `settings.SCENARIOS`, or a `Setting`.
-        num_envs: 1; a machine trains one model at a time.
+        problem: data mixing; ``problem.n_max`` rows must hold the scenario's domains.
+        scenario: what is trained on what, for how long.
         clock: ``"charged"`` (nominal seconds of steps and evaluated bytes, the same everywhere) or
             ``"wall"`` (measured).
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:i"``.
@@ -50,37 +50,34 @@ class RealMixing(Backend[MixingOutcome, Shares]):
             repeats the last known ones in between; ``"every"`` measures them each period.
         progress: told (period, step, steps of the period, shares) after each step; period -1 is
             the base model.
-        overrides: fields of `Setting`, by keyword.
 
     Raises:
         AllocgymError: a value out of range, a domain that is not there.
     """
 
     name: ClassVar[str] = "real"
+    scenarios: ClassVar[Mapping[str, RealMixingScenario]] = SCENARIOS
+    batched: ClassVar[bool] = False
 
     def __init__(
         self,
         problem: DataMixing,
-        scenario: str | settings.Setting = "continual-pretraining",
-        num_envs: int = 1,
+        scenario: RealMixingScenario,
         clock: str = "charged",
         device: str = "auto",
         threads: int = 1,
         cache_dir: str | Path | None = None,
         heldout: str = "final",
         progress: Progress | None = None,
-        **overrides: Any,
     ) -> None:
-        if num_envs != 1:
-            raise AllocgymError(f"num_envs: the real back end trains 1 model, given {num_envs}")
         if clock not in CLOCKS:
             raise unknown("clock", clock, CLOCKS)
         if heldout not in HELDOUT:
             raise unknown("heldout", heldout, HELDOUT)
         if threads < 1:
             raise AllocgymError(f"threads: an integer >= 1 expected, given {threads}")
-        self.setting = settings.make(scenario, **overrides)
-        names = self.setting.names
+        self.scenario = scenario
+        names = self.scenario.names
         if len(names) > problem.n_max:
             raise AllocgymError(
                 f"n_max: {len(names)} domains ({', '.join(names)}), {problem.n_max} rows"
@@ -88,20 +85,20 @@ class RealMixing(Backend[MixingOutcome, Shares]):
         self._threads, self._cache_dir, self._heldout = threads, cache_dir, heldout
         self._progress = progress
         self._device = devices.choose(device)
-        config = PRESETS[self.setting.preset]
-        texts = [corpora.load(domain) for domain in self.setting.domains]
+        config = PRESETS[self.scenario.preset]
+        texts = [corpora.load(domain) for domain in self.scenario.domains]
         self._trainer: Trainer | None = Trainer(
             texts,
             config,
             self._device,
-            self.setting.unique,
-            self.setting.valid_windows,
-            self.setting.test_windows,
+            self.scenario.unique,
+            self.scenario.valid_windows,
+            self.scenario.test_windows,
         )
-        self._rates = step_rates(self.setting.schedule, self.setting.steps, self.setting.warmup)
+        self._rates = step_rates(self.scenario.schedule, self.scenario.steps, self.scenario.warmup)
         self._seed = 0
         details = {
-            "setting": dataclasses.asdict(self.setting),
+            "setting": dataclasses.asdict(self.scenario),
             "corpora": {text.name: text.digest for text in texts},
             "parameters": self._trainer.model.size(),
             "device": str(self._device),
@@ -110,12 +107,12 @@ class RealMixing(Backend[MixingOutcome, Shares]):
         }
         spec = Spec(
             problem=problem.id,
-            scenario=self.setting.scenario,
+            scenario=self.scenario.name,
             backend=self.name,
             claimants=names,
             n_max=problem.n_max,
             unit=f"sequence of {config.context} tokens",
-            horizon=self.setting.decisions,
+            horizon=self.scenario.horizon,
             batch_size=1,
             clock=clock,
             capabilities=frozenset({"restart"}),
@@ -123,6 +120,11 @@ class RealMixing(Backend[MixingOutcome, Shares]):
         )
         super().__init__(spec, problem)
         self._instance = self._make_instance()
+
+    @classmethod
+    def suits(cls, scenario: RealMixingScenario) -> Mapping[str, Any]:
+        """See `Backend.suits`: more rows where the scenario has more domains."""
+        return {"n_max": len(scenario.domains)} if len(scenario.domains) > 8 else {}
 
     @property
     def trainer(self) -> Trainer:
@@ -139,7 +141,7 @@ class RealMixing(Backend[MixingOutcome, Shares]):
         """Write weights, optimiser, data cursors, books and the latest outcome to one file."""
         data = {
             "kind": "data-mixing",
-            "setting": self.setting.digest(),
+            "setting": self.scenario.digest(),
             "n_max": self.spec.n_max,
             "corpora": self.spec.details["corpora"],
             "torch": torch.__version__,
@@ -159,7 +161,7 @@ class RealMixing(Backend[MixingOutcome, Shares]):
         state, data = checkpoints.load(path)
         mine = {
             "kind": "data-mixing",
-            "setting": self.setting.digest(),
+            "setting": self.scenario.digest(),
             "n_max": self.spec.n_max,
             "corpora": self.spec.details["corpora"],
         }
@@ -184,14 +186,14 @@ class RealMixing(Backend[MixingOutcome, Shares]):
         if not where[0]:
             return self.outcome
         self._seed = int(seeds[0])
-        base = self.setting.base_seed
+        base = self.scenario.base_seed
         with devices.threads(self._threads):
             weights = base_weights(
-                self.setting,
+                self.scenario,
                 self.trainer,
                 self._seed if base is None else base,
                 self._cache_dir,
-                self._teller(-1, self.setting.base_steps, self._source_shares()),
+                self._teller(-1, self.scenario.base_steps, self._source_shares()),
             )
             self.trainer.begin(0, self._seed, weights=weights)
             valid, test = self.trainer.evaluate("valid"), self.trainer.evaluate("test")
@@ -203,16 +205,16 @@ class RealMixing(Backend[MixingOutcome, Shares]):
         units = np.asarray(decision.units)
         self._check(units)
         period = int(last.period[0])
-        steps = self.setting.steps // self.setting.decisions
-        present = units[0, : len(self.setting.names)]
-        rates = self._rates[period * steps : (period + 1) * steps] * self.setting.peak_lr
+        steps = self.scenario.steps // self.scenario.horizon
+        present = units[0, : len(self.scenario.names)]
+        rates = self._rates[period * steps : (period + 1) * steps] * self.scenario.peak_lr
         before = trainer.state()
         start = time.perf_counter()
         measured = self._train(present, rates, period)
         seconds = time.perf_counter() - start
         if self.spec.clock == "charged":
-            seconds = steps * self.setting.step_seconds
-            seconds += trainer.evaluation_bytes("valid") * self.setting.byte_seconds
+            seconds = steps * self.scenario.step_seconds
+            seconds += trainer.evaluation_bytes("valid") * self.scenario.byte_seconds
         valid = bool(np.isfinite(measured).all())
         if not valid:
             # The tokens are gone all the same: only the cursors stay where they are.
@@ -220,7 +222,7 @@ class RealMixing(Backend[MixingOutcome, Shares]):
             trainer.load(before)
         losses = self._pad(measured) if valid else last.losses
         heldout = last.heldout
-        if self._heldout == "every" or period + 1 == self.setting.decisions:
+        if self._heldout == "every" or period + 1 == self.scenario.horizon:
             with devices.threads(self._threads):
                 heldout = self._pad(trainer.evaluate("test"))
         return self._report(
@@ -243,10 +245,10 @@ class RealMixing(Backend[MixingOutcome, Shares]):
                 f"units: integers of shape {(1, self.spec.n_max)} expected, "
                 f"given {units.dtype} of shape {units.shape}"
             )
-        padding = units[0, len(self.setting.names) :]
-        if (units < 0).any() or padding.any() or units.sum() != self.setting.budget:
+        padding = units[0, len(self.scenario.names) :]
+        if (units < 0).any() or padding.any() or units.sum() != self.scenario.budget:
             raise AllocgymError(
-                f"units: {self.setting.budget} sequences over {len(self.setting.names)} domains "
+                f"units: {self.scenario.budget} sequences over {len(self.scenario.names)} domains "
                 f"expected, given {units[0].tolist()}"
             )
 
@@ -260,15 +262,17 @@ class RealMixing(Backend[MixingOutcome, Shares]):
         seconds: float,
         valid: bool = True,
     ) -> MixingOutcome:
-        steps = self.setting.steps // self.setting.decisions
+        steps = self.scenario.steps // self.scenario.horizon
         rest = self._rates[period * steps :]
+        none = units.sum(1) * 0
         return MixingOutcome(
-            spent=units.sum(1),
+            spent=units.sum(1) if valid else none,
+            wasted=none if valid else units.sum(1),
             seconds=np.array([seconds]),
             ready=self._instance.present.copy(),
             valid=np.array([valid]),
             failure=np.array([int(not valid)]),
-            done=np.array([period == self.setting.decisions]),
+            done=np.array([period == self.scenario.horizon]),
             losses=losses,
             heldout=heldout,
             units=units,
@@ -280,11 +284,11 @@ class RealMixing(Backend[MixingOutcome, Shares]):
         )
 
     def _make_instance(self) -> MixingInstance:
-        setting, n = self.setting, self.spec.n_max
-        k = len(setting.names)
+        scenario, n = self.scenario, self.spec.n_max
+        k = len(scenario.names)
         graph = np.zeros((1, n, n))
-        if setting.graph is not None:
-            graph[0, :k, :k] = setting.graph
+        if scenario.graph is not None:
+            graph[0, :k, :k] = scenario.graph
 
         def row(values: np.ndarray, padding: float = 0.0) -> np.ndarray:
             out = np.full((1, n), padding, dtype=np.asarray(values).dtype)
@@ -293,22 +297,22 @@ class RealMixing(Backend[MixingOutcome, Shares]):
 
         return MixingInstance(
             present=row(np.ones(k, bool)),
-            prior=row(setting.prior_shares()),
-            weight=row(setting.objective_weights()),
-            source=row(np.isin(setting.names, setting.source)),
+            prior=row(scenario.prior_shares()),
+            weight=row(scenario.objective_weights()),
+            source=row(np.isin(scenario.names, scenario.source)),
             # Padding is divided by, then masked: 1 keeps it finite.
             unique=row(self.trainer.epochs.astype(float), 1.0),
-            limit=row(setting.limits(), 1),
-            floor=row(np.full(k, int(setting.floor * setting.budget))),
+            limit=row(scenario.limits(), 1),
+            floor=row(np.full(k, int(scenario.floor * scenario.budget))),
             graph=graph,
-            budget=np.array([setting.budget]),
-            horizon=np.array([setting.decisions]),
-            effort=np.array([setting.steps / setting.decisions / 100]),
-            noise=np.array([setting.noise]),
-            epsilon=np.array([np.inf if setting.epsilon is None else setting.epsilon]),
-            penalty=np.array([float(setting.penalty)]),
-            worst=np.array([float(setting.worst)]),
-            hidden=np.array([float(setting.hidden)]),
+            budget=np.array([scenario.budget]),
+            horizon=np.array([scenario.horizon]),
+            effort=np.array([scenario.steps / scenario.horizon / 100]),
+            noise=np.array([scenario.noise]),
+            epsilon=np.array([np.inf if scenario.epsilon is None else scenario.epsilon]),
+            penalty=np.array([float(scenario.penalty)]),
+            worst=np.array([float(scenario.objective == "worst")]),
+            hidden=np.array([float(scenario.hidden)]),
         )
 
     def _pad(self, losses: np.ndarray) -> np.ndarray:
@@ -318,7 +322,7 @@ class RealMixing(Backend[MixingOutcome, Shares]):
         return out
 
     def _source_shares(self) -> np.ndarray:
-        known = np.isin(self.setting.names, self.setting.source)
+        known = np.isin(self.scenario.names, self.scenario.source)
         return known / max(known.sum(), 1)
 
     def _teller(self, period: int, steps: int, shares: np.ndarray) -> Callable[[int], Any] | None:

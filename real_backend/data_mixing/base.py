@@ -18,7 +18,7 @@ from allocgym.envs.core.errors import CorruptFileError
 from allocgym.envs.data_mixing.schedules import step_rates
 from allocgym.real_backend.core import checkpoints
 from allocgym.real_backend.data_mixing.model import REVISION
-from allocgym.real_backend.data_mixing.settings import Setting
+from allocgym.real_backend.data_mixing.scenario import RealMixingScenario
 from allocgym.real_backend.data_mixing.training import BATCH, Trainer
 
 
@@ -29,7 +29,7 @@ def cache_folder(cache_dir: str | Path | None = None) -> Path:
 
 
 def base_weights(
-    setting: Setting,
+    scenario: RealMixingScenario,
     trainer: Trainer,
     seed: int,
     cache_dir: str | Path | None = None,
@@ -41,24 +41,24 @@ def base_weights(
     learning rate, seed, version of PyTorch and kind of device.
 
     Args:
-        setting: the run; its sources get equal shares of ``base_steps``.
-        trainer: of the setting's domains. Left in an undefined state.
+        scenario: the run; its sources get equal shares of ``base_steps``.
+        trainer: of the scenario's domains. Left in an undefined state.
         seed: of the initial weights and the order of data.
         cache_dir: see `cache_folder`.
         progress: told the number of steps done, after each.
     """
-    if setting.base_steps == 0:
+    if scenario.base_steps == 0:
         trainer.begin(seed, seed)
         return trainer.weights()
-    sources = np.isin(setting.names, setting.source)
+    sources = np.isin(scenario.names, scenario.source)
     used = {c.name: c.digest for c, known in zip(trainer.corpora, sources, strict=True) if known}
     key = json.dumps(
         {
             "corpora": used,
-            "unique": {n: u for n, u in setting.unique.items() if n in used},
+            "unique": {n: u for n, u in scenario.unique.items() if n in used},
             "model": f"{REVISION} {trainer.config}",
-            "steps": setting.base_steps,
-            "lr": setting.base_lr,
+            "steps": scenario.base_steps,
+            "lr": scenario.base_lr,
             "seed": seed,
             "torch": torch.__version__,
             "device": trainer.device.type,
@@ -74,10 +74,10 @@ def base_weights(
         except CorruptFileError as error:
             warnings.warn(f"{error}; training the base model again", stacklevel=2)
     trainer.begin(seed, seed, stage="base")
-    total = setting.base_steps * BATCH
+    total = scenario.base_steps * BATCH
     units = np.where(sources, total // sources.sum(), 0)
     units[np.flatnonzero(sources)[: total - units.sum()]] += 1
-    rates = setting.base_lr * step_rates("cosine", setting.base_steps)
+    rates = scenario.base_lr * step_rates("cosine", scenario.base_steps)
     trainer.train(units, rates, progress)
     weights = trainer.weights()
     checkpoints.save(path, weights, json.loads(key))

@@ -17,9 +17,10 @@ from allocgym.envs.core.errors import AllocgymError, missing_extra
 from allocgym.envs.data_mixing.problem import DataMixing
 from allocgym.real_backend.core import checkpoints, cluster
 from allocgym.real_backend.core import device as devices
-from allocgym.real_backend.data_mixing import corpora, settings
+from allocgym.real_backend.data_mixing import corpora
 from allocgym.real_backend.data_mixing.backend import Progress, RealMixing
 from allocgym.real_backend.data_mixing.model import PRESETS
+from allocgym.real_backend.data_mixing.scenario import RealMixingScenario
 from allocgym.real_backend.data_mixing.training import BATCH, Shard, Trainer
 
 try:
@@ -37,18 +38,18 @@ def _period(config: dict[str, Any]) -> None:
     """What every worker does: load the state, train one period, let the first one report."""
     context = train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
-    setting: settings.Setting = config["setting"]
+    scenario: RealMixingScenario = config["scenario"]
     device = train.torch.get_device()
-    texts = [corpora.load(domain) for domain in setting.domains]
+    texts = [corpora.load(domain) for domain in scenario.domains]
     if {t.name: t.digest for t in texts} != config["corpora"]:
         raise AllocgymError("ray: the texts on its nodes are not the ones on the driver's")
     trainer = Trainer(
         texts,
-        PRESETS[setting.preset],
+        PRESETS[scenario.preset],
         device,
-        setting.unique,
-        setting.valid_windows,
-        setting.test_windows,
+        scenario.unique,
+        scenario.valid_windows,
+        scenario.test_windows,
     )
     trainer.begin(0, config["seed"])
     trainer.load(checkpoints.load(Path(config["start"]))[0])
@@ -76,7 +77,6 @@ class ParallelMixing(RealMixing):
     Args:
         problem: see `RealMixing`.
         scenario: see `RealMixing`.
-        num_envs: see `RealMixing`.
         clock: see `RealMixing`.
         threads: of each worker.
         cache_dir: see `RealMixing`.
@@ -87,7 +87,6 @@ class ParallelMixing(RealMixing):
         storage: folder that every node sees; a temporary one of this machine by default.
         cpus: processors of a worker.
         gpus: accelerators of a worker, 0 or 1.
-        overrides: fields of `Setting`, by keyword.
     """
 
     name: ClassVar[str] = "ray"
@@ -95,8 +94,7 @@ class ParallelMixing(RealMixing):
     def __init__(
         self,
         problem: DataMixing,
-        scenario: str | settings.Setting = "continual-pretraining",
-        num_envs: int = 1,
+        scenario: RealMixingScenario,
         clock: str = "charged",
         threads: int = 1,
         cache_dir: str | Path | None = None,
@@ -107,7 +105,6 @@ class ParallelMixing(RealMixing):
         storage: str | Path | None = None,
         cpus: float = 1.0,
         gpus: float = 0.0,
-        **overrides: Any,
     ) -> None:
         if not 1 <= workers <= BATCH:
             raise AllocgymError(f"workers: 1 to {BATCH} expected, given {workers}")
@@ -116,14 +113,12 @@ class ParallelMixing(RealMixing):
         super().__init__(
             problem,
             scenario,
-            num_envs,
-            clock,
-            "cpu",
-            threads,
-            cache_dir,
-            heldout,
-            progress,
-            **overrides,
+            clock=clock,
+            device="cpu",
+            threads=threads,
+            cache_dir=cache_dir,
+            heldout=heldout,
+            progress=progress,
         )
         details = {**self.spec.details, "workers": workers, "device": "cuda" if gpus else "cpu"}
         self.spec = dataclasses.replace(self.spec, details=details)
@@ -152,7 +147,7 @@ class ParallelMixing(RealMixing):
         start = folder / name / "start.safetensors"
         checkpoints.save(start, self.trainer.state())
         config = {
-            "setting": self.setting,
+            "scenario": self.scenario,
             "corpora": self.spec.details["corpora"],
             "seed": self._seed,
             "start": str(start),

@@ -19,10 +19,11 @@ import simpy
 
 from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.core.kernels import kernel
+from allocgym.envs.core.scenario import Checked, within
 
 
 @dataclasses.dataclass(frozen=True)
-class CostModel:
+class CostModel(Checked):
     """Nominal prices of a small cluster; they order decisions, they are not measurements.
 
     Attributes:
@@ -39,29 +40,24 @@ class CostModel:
         restart_seconds: to restart after a failure.
     """
 
-    tokens_per_unit: float = 128.0
-    accelerators: int = 4
-    tokens_per_second: float = 15_000.0
-    load_tokens_per_second: float = 90_000.0
-    chunks: int = 4
-    prefetch: int = 2
-    jitter: float = 0.1
-    evaluation_seconds: float = 0.01
-    checkpoint_seconds: float = 0.02
-    failure_probability: float = 0.002
-    restart_seconds: float = 5.0
+    tokens_per_unit: float = within(128.0, 1, 1e9)
+    accelerators: int = within(4, 1, 10**6)
+    tokens_per_second: float = within(15_000.0, 1e-3, 1e12)
+    load_tokens_per_second: float = within(90_000.0, 1e-3, 1e12)
+    chunks: int = within(4, 1, 64)
+    prefetch: int = within(2, 1, 64)
+    jitter: float = within(0.1, 0, 2)
+    evaluation_seconds: float = within(0.01, 0, 1e6)
+    checkpoint_seconds: float = within(0.02, 0, 1e6)
+    failure_probability: float = within(0.002, 0, 1)
+    restart_seconds: float = within(5.0, 0, 1e6)
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if value < 0 or (value == 0 and "per_second" in field.name):
-                raise AllocgymError(f"{field.name}: a positive number expected, given {value}")
+        super().__post_init__()
         if self.failure_probability * self.chunks > 1:
             raise AllocgymError(
                 f"failure_probability: at most 1 / chunks expected, given {self.failure_probability}"
             )
-        if self.chunks < 1 or self.prefetch < 1 or self.accelerators < 1:
-            raise AllocgymError("chunks, prefetch, accelerators: at least 1 each")
 
 
 @dataclasses.dataclass

@@ -14,7 +14,8 @@ from allocgym.envs.core.kernels import kernel
 from allocgym.simulators.data_mixing.law import Law, known
 
 if TYPE_CHECKING:
-    from allocgym.simulators.data_mixing.scenarios import Draw, Scenario
+    from allocgym.simulators.data_mixing.sampling import Draw
+    from allocgym.simulators.data_mixing.scenario import MixingScenario
 
 TRAITS = (
     "floor",
@@ -118,7 +119,7 @@ def _vary(
                 out[t, j, i] = value + (u[3 + t, j, i] - 0.5) * (beyond / 2)
 
 
-def continual(scenario: Scenario, draw: Draw, present: np.ndarray, last: np.ndarray) -> Law:
+def continual(scenario: MixingScenario, draw: Draw, present: np.ndarray, last: np.ndarray) -> Law:
     """Continual pre-training: known source domains, one new target (the last domain)."""
     roles = np.where(last, ROLES.index("target"), ROLES.index("source"))
     law = recorded_law(recorded_traits(roles, draw, scenario.jitter), present)
@@ -127,7 +128,7 @@ def continual(scenario: Scenario, draw: Draw, present: np.ndarray, last: np.ndar
     return law
 
 
-def regmix(scenario: Scenario, draw: Draw, present: np.ndarray, last: np.ndarray) -> Law:
+def regmix(scenario: MixingScenario, draw: Draw, present: np.ndarray, last: np.ndarray) -> Law:
     """From scratch: who helps whom as fitted to RegMix, forgetting as fitted to recorded runs.
 
     RegMix's gains and exponents hold for memory counted in fractions of its 1B-token runs; they
@@ -182,7 +183,7 @@ def regmix(scenario: Scenario, draw: Draw, present: np.ndarray, last: np.ndarray
     )
 
 
-def skills(scenario: Scenario, draw: Draw, present: np.ndarray, last: np.ndarray) -> Law:
+def skills(scenario: MixingScenario, draw: Draw, present: np.ndarray, last: np.ndarray) -> Law:
     """Skills in a chain: each opens as the loss of the one before it falls.
 
     The learning curves are those of the recorded from-scratch runs; the strength of the gates is
@@ -203,7 +204,7 @@ def skills(scenario: Scenario, draw: Draw, present: np.ndarray, last: np.ndarray
     return law
 
 
-FAMILIES: dict[str, Callable[[Scenario, Draw, np.ndarray, np.ndarray], Law]] = {
+FAMILIES: dict[str, Callable[[MixingScenario, Draw, np.ndarray, np.ndarray], Law]] = {
     "regmix": regmix,
     "continual": continual,
     "skills": skills,

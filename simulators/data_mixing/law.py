@@ -38,12 +38,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
 
 import numpy as np
 
 from allocgym.envs.core.arrays import Array, namespace, total
 from allocgym.envs.core.kernels import formula, kernel
+from allocgym.envs.core.record import Columns
 
 LOW_RATE = 0.1
 """Fraction of the peak learning rate below which a base counts as cold."""
@@ -54,26 +54,7 @@ R_STAR = 15.387756
 """Repetition half-life constant R*_D of Muennighoff et al. (2023)."""
 
 
-@dataclasses.dataclass
-class Columns:
-    """A struct of arrays whose batch axis is the last one."""
-
-    def put(self, mask: np.ndarray, other: Any) -> None:
-        """Overwrite the environments in ``mask`` with those of ``other``."""
-        for field in dataclasses.fields(self):
-            ours, theirs = getattr(self, field.name), getattr(other, field.name)
-            if isinstance(ours, np.ndarray):
-                ours[..., mask] = theirs[..., mask]
-
-    def map(self, function: Any) -> Any:
-        """Apply a function to every array (to tensors, a copy, a selection of columns)."""
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return type(self)(
-            **{k: function(v) if hasattr(v, "dtype") else v for k, v in fields.items()}
-        )
-
-
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Law(Columns):
     """Parameters of a batch of environments.
 
@@ -132,7 +113,7 @@ class Law(Columns):
     forgets: bool = True
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class State(Columns):
     """What training has changed: memory ``m``, recent share ``q``, units seen, shock ``z``.
 

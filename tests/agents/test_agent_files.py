@@ -8,9 +8,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
-from allocgym.agents.core import agent_file  # noqa: E402
+from allocgym.agents.core import agent_file, catalogue  # noqa: E402
 from allocgym.agents.core.agent import PolicyAgent, rollout  # noqa: E402
-from allocgym.agents.data_mixing import catalogue, gradient  # noqa: E402
+from allocgym.agents.data_mixing import gradient  # noqa: E402
 from allocgym.envs.core.errors import AllocgymError, CorruptFileError  # noqa: E402
 from allocgym.envs.core.registry import make_backend as registered  # noqa: E402
 from allocgym.envs.data_mixing.problem import DataMixing  # noqa: E402

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from allocgym.agents.core import catalogue
 from allocgym.agents.core.agent import rollout
-from allocgym.agents.data_mixing import catalogue
 from allocgym.agents.data_mixing.heuristics import (
     ConstantReplay,
     OpenLoop,

@@ -30,7 +30,7 @@ ARGUMENTS = [
     "--set",
     "steps=20",
     "--set",
-    f"decisions={PERIODS}",
+    f"horizon={PERIODS}",
     "--set",
     "valid_windows=4",
     "--set",

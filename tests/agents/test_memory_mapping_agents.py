@@ -11,7 +11,7 @@ from allocgym.agents.memory_mapping import order as orders
 from allocgym.agents.memory_mapping import priority as learned
 from allocgym.agents.strategy_selection import forest as forests
 from allocgym.benchmarks.memory_mapping.training import train_agent
-from allocgym.envs.core import registry
+from allocgym.envs.core import builder
 from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.memory_mapping.placer import Placer
 from allocgym.envs.memory_mapping.plan import saved, validate
@@ -29,7 +29,7 @@ def test_agents_play_whole_batches(name, order):
     if name == "priorities":
         pytest.importorskip("torch")
     problem = MemoryMapping(order=order)
-    backend = registry.make_backend(problem, "twin", scenario="train", num_envs=4)
+    backend = builder.make_backend(problem, "twin", scenario="train", num_envs=4)
     last = rollout(catalogue.make(name, problem), backend, np.arange(4))[-1]
     assert last.done.all() and backend.ledger.left.sum() == 0
     got = 1 - last.board.seconds / last.instance.all_slow
@@ -41,7 +41,7 @@ def test_agents_play_whole_batches(name, order):
 
 def test_the_order_game_pays_what_the_order_pays():
     problem = MemoryMapping(order=True)
-    backend = registry.make_backend(problem, "twin", scenario="test", num_envs=3)
+    backend = builder.make_backend(problem, "twin", scenario="test", num_envs=3)
     last = rollout(catalogue.make("xla", problem), backend, np.arange(3))[-1]
     for row, which in enumerate(backend.chosen):
         p, d = backend.pairs[which]

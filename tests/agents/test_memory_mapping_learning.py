@@ -9,7 +9,6 @@ torch = pytest.importorskip("torch")
 from allocgym.agents.core.agent import rollout  # noqa: E402
 from allocgym.agents.memory_mapping import catalogue, plans, segments, tree  # noqa: E402
 from allocgym.envs.activation_plan.problem import ActivationPlan, profile_from_json, timeline  # noqa: E402
-from allocgym.envs.core import registry  # noqa: E402
 from allocgym.envs.core.errors import AllocgymError, CorruptFileError  # noqa: E402
 from allocgym.envs.memory_mapping.plan import saved, validate  # noqa: E402
 from allocgym.envs.memory_mapping.problem import MemoryMapping  # noqa: E402
@@ -23,7 +22,7 @@ def fresh(problem, seed=0):
 
 
 def observed(problem, backend="twin", **arguments):
-    made = registry.make_backend(problem, backend, num_envs=5, **arguments)
+    made = builder.make_backend(problem, backend, num_envs=5, **arguments)
     return problem.encode(problem.begin(made.reset(np.arange(5))))
 
 
@@ -50,7 +49,7 @@ def test_files_are_read_back_and_checked(tmp_path):
     seen = observed(problem)
     np.testing.assert_array_equal(policy.look(seen)[0], segments.load(file, problem).look(seen)[0])
     agent = catalogue.make(file, problem)
-    backend = registry.make_backend(problem, "twin", num_envs=2)
+    backend = builder.make_backend(problem, "twin", num_envs=2)
     assert rollout(agent, backend, np.arange(2))[-1].done.all()
     with pytest.raises(AllocgymError, match="order=False"):
         catalogue.make(file, MemoryMapping(order=True))
@@ -124,7 +123,7 @@ def test_a_learned_plan_keeps_the_budget_in_every_rule_of_the_game():
 
 def test_the_shipped_plan_agent_is_ahead_of_recomputing_everything():
     problem = ActivationPlan()
-    back = registry.make_backend(problem, "twin", scenario="gpt-gpu-test", num_envs=3)
+    back = builder.make_backend(problem, "twin", scenario="gpt-gpu-test", num_envs=3)
     found = {
         name: rollout(plans.PlanAgent(problem, name), back, np.arange(3))[-1]
         for name in ("learned", "recompute-all", "best-of", "cheapest-recompute")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from allocgym.agents.core.agent import rollout
 from allocgym.agents.packing import heuristics as packings
-from allocgym.envs.core import registry
+from allocgym.envs.core import builder
 from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.packing.problem import Buffers, Packing, from_csv, to_csv, validate
 from allocgym.simulators.core import public_data
@@ -114,7 +114,7 @@ def test_a_sub_environment_is_its_scalar_twin_and_pays_minus_the_height():
 @pytest.mark.parametrize("name", ["random", "size", "area", "climb"])
 def test_agents_play_whole_batches(name):
     problem = Packing(n_max=16)
-    backend = registry.make_backend(problem, "twin", num_envs=3)
+    backend = builder.make_backend(problem, "twin", num_envs=3)
     last = rollout(packings.Packer(problem, name, 0.02), backend, np.arange(3))[-1]
     assert last.done.all() and backend.ledger.left.sum() == 0
     assert (last.state.height >= last.state.peak).all()
@@ -122,7 +122,7 @@ def test_agents_play_whole_batches(name):
 
 def test_a_state_can_be_set_back():
     problem = Packing(n_max=16)
-    backend = registry.make_backend(problem, "twin", num_envs=2)
+    backend = builder.make_backend(problem, "twin", num_envs=2)
     agent = packings.Packer(problem, "size")
     agent.begin(backend.spec)
     agent.tell(backend.reset(np.arange(2)))

@@ -16,7 +16,7 @@ from allocgym.agents.strategy_selection.elimination import (
     Potentials,
     elimination_order,
 )
-from allocgym.envs.core import registry
+from allocgym.envs.core import builder
 from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.strategy_selection.instance import FORBIDDEN, evaluate, from_json
 from allocgym.envs.strategy_selection.problem import StrategySelection, Walk
@@ -173,7 +173,7 @@ def test_the_walk_keeps_the_evaluators_books(data, random):
 @pytest.mark.parametrize("name", ["least-memory", "myopic", "look-ahead", "random", "search"])
 def test_agents_play_whole_batches(name):
     problem = StrategySelection()
-    backend = registry.make_backend(problem, "twin", num_envs=3)
+    backend = builder.make_backend(problem, "twin", num_envs=3)
     last = rollout(selecting.Selector(problem, name, seconds=0.3), backend, np.arange(3))[-1]
     assert last.done.all() and backend.ledger.left.sum() == 0
     if name == "search":
@@ -183,7 +183,7 @@ def test_agents_play_whole_batches(name):
 
 def test_the_control_is_level():
     problem = StrategySelection()
-    backend = registry.make_backend(problem, "twin", scenario="level", num_envs=4)
+    backend = builder.make_backend(problem, "twin", scenario="level", num_envs=4)
     got = [
         rollout(selecting.Selector(problem, name), backend, np.arange(4))[-1].cost
         for name in ("least-memory", "myopic", "random")
@@ -193,7 +193,7 @@ def test_the_control_is_level():
 
 def test_a_state_can_be_set_back():
     problem = StrategySelection()
-    backend = registry.make_backend(problem, "twin", num_envs=2)
+    backend = builder.make_backend(problem, "twin", num_envs=2)
     agent = selecting.Selector(problem, "myopic")
     agent.begin(backend.spec)
     agent.tell(backend.reset(np.arange(2)))
@@ -210,7 +210,7 @@ def test_training_is_a_function_of_the_seed_and_survives_a_file(tmp_path):
     problem = StrategySelection()
 
     def make(count):
-        return registry.make_backend(problem, "twin", num_envs=count)
+        return builder.make_backend(problem, "twin", num_envs=count)
 
     one, facts = selecting.train(make, 2, 0, batch=3)
     other, _ = selecting.train(make, 2, 0, batch=3)

@@ -8,8 +8,8 @@ from allocgym.agents.curve_budget import heuristics as stopping
 from allocgym.agents.curve_budget import signal as signals
 from allocgym.agents.population import catalogue, difficulty, tasks
 from allocgym.agents.population.heuristics import uba
+from allocgym.envs.core.builder import make_backend, make_problem
 from allocgym.envs.core.errors import AllocgymError
-from allocgym.envs.core.registry import make_backend, make_problem
 from allocgym.simulators.population.transfer import SCENARIOS, Row
 
 CURVES = {

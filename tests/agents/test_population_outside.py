@@ -8,7 +8,7 @@ import pytest
 
 from allocgym.agents.core.agent import rollout
 from allocgym.agents.population import catalogue, outside
-from allocgym.envs.core.registry import make_backend
+from allocgym.envs.core.builder import make_backend
 from allocgym.envs.population.problem import Population
 
 pytestmark = pytest.mark.ray

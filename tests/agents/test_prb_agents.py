@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 import allocgym  # noqa: F401
+from allocgym.agents.core import catalogue
 from allocgym.agents.core.agent import rollout
-from allocgym.agents.prb_slicing import catalogue
 from allocgym.agents.prb_slicing import heuristics as rules
+from allocgym.envs.core.builder import make_backend, make_problem
 from allocgym.envs.core.contracts import Shares
 from allocgym.envs.core.errors import AllocgymError, CorruptFileError
-from allocgym.envs.core.registry import make_backend, make_problem
 
 NAMES = catalogue.names()
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from allocgym.agents.core import catalogue
 from allocgym.agents.core.agent import rollout
-from allocgym.agents.data_mixing import catalogue
+from allocgym.envs.core.builder import make_backend
 from allocgym.envs.core.errors import AllocgymError
-from allocgym.envs.core.registry import make_backend
 from allocgym.envs.data_mixing.problem import DataMixing
 
 pytestmark = [

@@ -11,8 +11,8 @@ from allocgym.agents.rollout_budget.adapters import TRLAdapter, VerlAdapter
 from allocgym.agents.rollout_budget.agent import RuleAgent
 from allocgym.agents.rollout_budget.allocator import Context, RuleAllocator
 from allocgym.agents.rollout_budget.learned import START, TERMS, LearnedIndex
+from allocgym.envs.core.builder import make_backend, make_problem
 from allocgym.envs.core.errors import AllocgymError, CorruptFileError
-from allocgym.envs.core.registry import make_backend, make_problem
 
 NAMES = list(catalogue.RULES)
 EVERYONE = [*NAMES, *catalogue.ORACLES]

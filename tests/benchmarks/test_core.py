@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from allocgym.benchmarks.core import compare, suite, tables
-from allocgym.benchmarks.core.main import Options
+from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure
 
 

@@ -10,7 +10,7 @@ from allocgym.envs.core.errors import AllocgymError
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-TINY = {"steps": 4, "decisions": 2, "valid_windows": 2, "test_windows": 2, "device": "cpu"}
+TINY = {"steps": 4, "horizon": 2, "valid_windows": 2, "test_windows": 2, "device": "cpu"}
 
 
 @pytest.fixture(scope="module")

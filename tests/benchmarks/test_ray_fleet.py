@@ -10,7 +10,7 @@ from allocgym.benchmarks.core import fleet
 from allocgym.benchmarks.core.fleet import FleetBudget
 from allocgym.envs.core.journal import Journal
 
-TINY = {"steps": 24, "decisions": 6, "valid_windows": 2, "test_windows": 2, "device": "cpu"}
+TINY = {"steps": 24, "horizon": 6, "valid_windows": 2, "test_windows": 2, "device": "cpu"}
 
 
 def arguments(seed):

@@ -66,9 +66,9 @@ def test_workers_use_the_wheel(wheel, monkeypatch):
         import numpy as np
 
         import allocgym
+        from allocgym.agents.core import catalogue
         from allocgym.agents.core.agent import rollout
-        from allocgym.agents.data_mixing import catalogue
-        from allocgym.envs.core.registry import make_backend, make_problem
+        from allocgym.envs.core.builder import make_backend, make_problem
 
         problem = make_problem("data-mixing")
         agent = catalogue.make("odm", problem)

@@ -5,7 +5,7 @@ import pytest
 
 from allocgym.agents.rollout_budget import catalogue
 from allocgym.benchmarks.core.front import front
-from allocgym.benchmarks.core.main import Options
+from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.rollout_budget import (
     algebra,
     curves,

@@ -8,7 +8,7 @@ import pytest
 from allocgym.agents.core.agent import rollout
 from allocgym.agents.core.deployment import Deployment
 from allocgym.agents.data_mixing.heuristics import Natural, RandomMixer, Uniform
-from allocgym.envs.core import registry
+from allocgym.envs.core import builder, registry
 from allocgym.envs.core.contracts import Outcome, Shares
 from allocgym.envs.core.errors import AllocgymError, OutOfBudgetError
 from allocgym.envs.data_mixing.problem import DataMixing
@@ -29,12 +29,12 @@ def build(request, tiny_real, tmp_path_factory):
         arguments = tiny_real
     elif name == "replay":
         folder = tmp_path_factory.mktemp("recorded")
-        twin = registry.make_backend(problem, "twin", horizon=3)
+        twin = builder.make_backend(problem, "twin", horizon=3)
         Deployment(twin, Uniform(problem), folder, seed=0).run().journal.close()
         arguments = {"folder": folder}
 
     def make(**more):
-        return registry.make_backend(problem, name, **arguments, **more)
+        return builder.make_backend(problem, name, **arguments, **more)
 
     make.backend = name
     return make
@@ -210,7 +210,7 @@ def test_measurement_errors_are_the_same_under_every_policy(engine):
     problem = DataMixing()
 
     def errors(agent):
-        backend = registry.make_backend(problem, engine, scenario="scratch", num_envs=4)
+        backend = builder.make_backend(problem, engine, scenario="scratch", num_envs=4)
         outcomes = rollout(agent(problem), backend, np.arange(4))
         return np.array([o.losses - o.heldout for o in outcomes]), outcomes[-1].heldout
 
@@ -223,7 +223,7 @@ def test_measurement_errors_are_the_same_under_every_policy(engine):
 @pytest.mark.parametrize("engine", SIMULATORS)
 def test_a_partial_reset_leaves_the_others_alone(engine):
     problem = DataMixing()
-    backend = registry.make_backend(problem, engine, scenario="scratch", num_envs=3)
+    backend = builder.make_backend(problem, engine, scenario="scratch", num_envs=3)
     backend.reset(np.arange(3))
     decision = uniform(backend)
     units = decision.units.copy()
@@ -234,13 +234,13 @@ def test_a_partial_reset_leaves_the_others_alone(engine):
     np.testing.assert_array_equal(decision.units, units)
     others = np.array([0, 2])
     assert after.rows(others).to_json() == before.rows(others).to_json()
-    fresh = registry.make_backend(problem, engine, scenario="scratch", num_envs=1)
+    fresh = builder.make_backend(problem, engine, scenario="scratch", num_envs=1)
     assert after.rows(np.array([1])).to_json() == fresh.reset(np.array([9])).to_json()
     np.testing.assert_array_equal(backend.ledger.spent, [320, 0, 320])
 
 
 @pytest.mark.parametrize("engine", SIMULATORS)
 def test_a_reset_of_nobody_changes_nothing(engine):
-    backend = registry.make_backend(DataMixing(), engine, num_envs=2)
+    backend = builder.make_backend(DataMixing(), engine, num_envs=2)
     before = backend.reset(np.arange(2)).to_json()
     assert backend.reset(np.arange(2), np.zeros(2, bool)).to_json() == before

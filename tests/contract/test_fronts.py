@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 from allocgym.benchmarks.commands import app
 from allocgym.benchmarks.core import main
 from allocgym.benchmarks.core.front import front, fronts
-from allocgym.envs.core import registry
+from allocgym.envs.core import builder, registry
 from allocgym.envs.core.errors import AllocgymError
 
 
@@ -18,7 +18,7 @@ def test_every_registered_problem_has_a_front():
 @pytest.mark.parametrize("name", fronts())
 def test_a_front_is_whole(name):
     desk = front(name)
-    problem = registry.make_problem(name)
+    problem = builder.make_problem(name)
     assert desk.problem == name
     assert desk.scenario in desk.scenarios()
     assert desk.fallback in desk.agents()

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from allocgym.agents.core.agent import rollout
 from allocgym.agents.curve_budget import heuristics as stopping
+from allocgym.envs.core.builder import make_backend, make_problem
 from allocgym.envs.core.errors import AllocgymError
-from allocgym.envs.core.registry import make_backend, make_problem
 from allocgym.envs.curve_budget.problem import Allotment
 from allocgym.envs.population.records import Plan
 from allocgym.simulators.core import public_data

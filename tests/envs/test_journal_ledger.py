@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from allocgym.envs.core.contracts import Record, Shares, nested
+from allocgym.envs.core.contracts import Shares
 from allocgym.envs.core.errors import CorruptFileError, OutOfBudgetError
 from allocgym.envs.core.journal import Journal, atomic, write_json
 from allocgym.envs.core.ledger import Ledger
+from allocgym.envs.core.record import Record, nested
 
 ENTRIES = [{"kind": "outcome", "n": k, "x": 0.1 * k} for k in range(4)]
 

@@ -7,8 +7,8 @@ from gymnasium.utils.env_checker import check_env
 from hypothesis import given
 from hypothesis import strategies as st
 
+from allocgym.envs.core.builder import make_backend, make_problem
 from allocgym.envs.core.errors import AllocgymError
-from allocgym.envs.core.registry import make_backend, make_problem
 from allocgym.envs.population.problem import ranks
 
 ID = "allocgym:allocgym/Population-v0"

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import allocgym  # noqa: F401
+from allocgym.envs.core.builder import make_backend, make_problem
 from allocgym.envs.core.contracts import Shares
 from allocgym.envs.core.errors import AllocgymError
-from allocgym.envs.core.registry import make_backend, make_problem
 from allocgym.envs.prb_slicing import scores
 from allocgym.envs.prb_slicing.carriers import carrier
 from allocgym.envs.prb_slicing.problem import PRBSlicing, all_moves, all_splits

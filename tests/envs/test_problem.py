@@ -3,11 +3,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from allocgym.envs.core.builder import make_backend
 from allocgym.envs.core.contracts import Shares
 from allocgym.envs.core.errors import AllocgymError
-from allocgym.envs.core.registry import make_backend
 from allocgym.envs.data_mixing.problem import DataMixing
-from allocgym.simulators.data_mixing.scenarios import SCENARIOS
+from allocgym.simulators.data_mixing.scenario import SCENARIOS
 
 PROBLEM = DataMixing()
 NAMES = sorted(SCENARIOS)
@@ -222,7 +222,7 @@ def test_decoding_one_environment_does_not_depend_on_the_others():
 
 def test_tensors_are_encoded_as_arrays_are():
     torch = pytest.importorskip("torch")
-    from allocgym.envs.core.registry import make_backend, make_problem
+    from allocgym.envs.core.builder import make_backend, make_problem
 
     problem = make_problem("data-mixing")
     backend = make_backend(

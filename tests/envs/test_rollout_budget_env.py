@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import allocgym  # noqa: F401
+from allocgym.envs.core.builder import make_backend, make_problem
 from allocgym.envs.core.contracts import Shares
 from allocgym.envs.core.errors import AllocgymError, OutOfBudgetError
-from allocgym.envs.core.registry import make_backend, make_problem
 from allocgym.simulators.rollout_budget.scenarios import SCENARIOS
 
 ID = "allocgym:allocgym/RolloutBudget-v0"

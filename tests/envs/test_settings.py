@@ -4,8 +4,8 @@ import re
 import numpy as np
 import pytest
 
+from allocgym.envs.core.builder import make_backend, make_problem
 from allocgym.envs.core.errors import AllocgymError
-from allocgym.envs.core.registry import make_backend, make_problem
 from allocgym.envs.core.scenario import replaced
 
 

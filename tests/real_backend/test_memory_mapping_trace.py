@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 from allocgym.benchmarks.commands import app  # noqa: E402
 from allocgym.benchmarks.core.front import front  # noqa: E402
-from allocgym.benchmarks.core.main import Options  # noqa: E402
+from allocgym.benchmarks.core.options import Options  # noqa: E402
 from allocgym.benchmarks.memory_mapping import mapping  # noqa: E402
 from allocgym.envs.core.errors import AllocgymError  # noqa: E402
 from allocgym.envs.memory_mapping.program import from_trace  # noqa: E402

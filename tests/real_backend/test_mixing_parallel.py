@@ -5,15 +5,15 @@ import threading
 import numpy as np
 import pytest
 
+from allocgym.agents.core import catalogue
 from allocgym.agents.core.agent import rollout
-from allocgym.agents.data_mixing import catalogue
+from allocgym.envs.core.builder import make_backend
 from allocgym.envs.core.errors import AllocgymError
-from allocgym.envs.core.registry import make_backend
 from allocgym.envs.data_mixing.problem import DataMixing
 
 torch = pytest.importorskip("torch")
 
-TINY = {"scenario": "scratch", "steps": 8, "decisions": 2, "valid_windows": 4, "test_windows": 4}
+TINY = {"scenario": "scratch", "steps": 8, "horizon": 2, "valid_windows": 4, "test_windows": 4}
 
 
 class Threads:

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from allocgym.agents.core import catalogue
 from allocgym.agents.core.agent import rollout
-from allocgym.agents.population import catalogue
 from allocgym.benchmarks.core import deployment as deploying
+from allocgym.envs.core.builder import make_backend
 from allocgym.envs.core.errors import AllocgymError
-from allocgym.envs.core.registry import make_backend
 from allocgym.envs.population.problem import Population
 
 pytestmark = [

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 import allocgym  # noqa: F401
-from allocgym.agents.prb_slicing import catalogue
+from allocgym.agents.core import catalogue
+from allocgym.envs.core.builder import make_backend, make_problem
 from allocgym.envs.core.contracts import Shares
 from allocgym.envs.core.errors import AllocgymError
-from allocgym.envs.core.registry import make_backend, make_problem
 from allocgym.real_backend.prb_slicing import linux, ric, scope
 
 IMSIS = {"1010123456002": 0, "1010123456003": 1, "1010123456004": 2, "1010123456005": 2}

@@ -24,7 +24,7 @@ QUICK = {
     "domains": ("json", "arithmetic", "sql"),
     "source": ("json", "arithmetic"),
     "steps": 4,
-    "decisions": 2,
+    "horizon": 2,
     "base_steps": 4,
     "valid_windows": 4,
     "test_windows": 6,

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from allocgym.agents.activation_plan import heuristics as plans
+from allocgym.agents.core import catalogue
 from allocgym.agents.core.agent import rollout
-from allocgym.agents.memory_mapping import catalogue
 from allocgym.agents.memory_mapping import order as orders
 from allocgym.envs.activation_plan import problem as activation
 from allocgym.envs.activation_plan.problem import ActivationPlan, Profile, timeline
-from allocgym.envs.core import registry
+from allocgym.envs.core import builder
 from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.memory_mapping.placer import Placer
 from allocgym.envs.memory_mapping.plan import price
@@ -129,7 +129,7 @@ def test_the_controls_are_level(scenario):
 
 def test_a_state_can_be_set_back():
     problem = MemoryMapping(illegal="drop")
-    backend = registry.make_backend(problem, "twin", num_envs=4)
+    backend = builder.make_backend(problem, "twin", num_envs=4)
     agent = catalogue.make("myopic", problem)
     outcome = backend.reset(np.arange(4))
     agent.begin(backend.spec)
@@ -190,7 +190,7 @@ def test_activation_timeline_is_simpys(profile, random):
 @pytest.mark.parametrize("scenario", ["gpt-gpu-test", "recorded"])
 def test_masked_plans_stay_within_the_budget(backend, scenario):
     problem = ActivationPlan()
-    made = registry.make_backend(problem, backend, scenario=scenario, num_envs=4)
+    made = builder.make_backend(problem, backend, scenario=scenario, num_envs=4)
     for name in ("cheapest-recompute", "offload-all", "keep-all", "plan-search"):
         last = rollout(plans.PlanAgent(problem, name), made, np.arange(4))[-1]
         assert last.done.all() or name

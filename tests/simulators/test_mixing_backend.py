@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from allocgym.agents.core import catalogue
 from allocgym.agents.core.agent import rollout
-from allocgym.agents.data_mixing import catalogue
 from allocgym.agents.data_mixing.heuristics import OpenLoop, RandomMixer
 from allocgym.envs.core import randomness
 from allocgym.envs.core.errors import AllocgymError
@@ -138,7 +138,7 @@ def test_a_batch_of_none_is_refused(make_backend):
 
 def test_the_true_law_is_not_shown_before_an_episode(make_backend):
     with pytest.raises(AllocgymError, match="reset"):
-        _ = make_backend().sampled
+        _ = make_backend().state
 
 
 def test_a_learning_rate_schedule_ends_with_nothing_left(make_backend, problem):

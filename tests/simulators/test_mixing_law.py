@@ -5,9 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from allocgym.envs.core.scenario import choose
 from allocgym.simulators.data_mixing import law as laws
-from allocgym.simulators.data_mixing import scenarios
+from allocgym.simulators.data_mixing.costs import CostModel
 from allocgym.simulators.data_mixing.law import R_STAR, Law
+from allocgym.simulators.data_mixing.sampling import sample
+from allocgym.simulators.data_mixing.scenario import SCENARIOS
 
 
 def law_of(n=2, batch=1, **fields):
@@ -167,7 +170,7 @@ def test_a_gate_opens_as_its_prerequisite_is_learned():
     assert after > 100 * before > 0
 
 
-@pytest.mark.parametrize("scenario", sorted(scenarios.SCENARIOS))
+@pytest.mark.parametrize("scenario", sorted(SCENARIOS))
 def test_tensors_obey_the_same_law(make_backend, problem, scenario):
     torch = pytest.importorskip("torch")
     backend = make_backend(scenario=scenario, num_envs=5)
@@ -186,12 +189,12 @@ def test_tensors_obey_the_same_law(make_backend, problem, scenario):
         np.testing.assert_allclose(values.numpy().T, outcome.heldout, atol=1e-6)
 
 
-@pytest.mark.parametrize("scenario", sorted(scenarios.SCENARIOS))
+@pytest.mark.parametrize("scenario", sorted(SCENARIOS))
 def test_an_instance_depends_on_its_seed_alone(scenario):
-    made = scenarios.make(scenario)
-    whole = scenarios.sample(made, np.array([5, 2, 9, 2]), 8)
+    made = SCENARIOS[scenario]
+    whole = sample(made, np.array([5, 2, 9, 2]), 8, CostModel())
     for row, seed in enumerate([5, 2, 9, 2]):
-        lone = scenarios.sample(made, np.array([seed]), 8)
+        lone = sample(made, np.array([seed]), 8, CostModel())
         assert whole.instance.rows(np.array([row])).to_json() == lone.instance.to_json()
         for field in dataclasses.fields(Law):
             one, other = getattr(whole.law, field.name), getattr(lone.law, field.name)
@@ -204,11 +207,11 @@ def test_an_instance_depends_on_its_seed_alone(scenario):
 
 
 @settings(max_examples=30)
-@given(st.sampled_from(sorted(scenarios.SCENARIOS)), st.integers(0, 2**40))
+@given(st.sampled_from(sorted(SCENARIOS)), st.integers(0, 2**40))
 def test_instances_are_well_formed(name, seed):
-    inst = scenarios.sample(scenarios.make(name), np.array([seed]), 8).instance
+    inst = sample(SCENARIOS[name], np.array([seed]), 8, CostModel()).instance
     present = inst.present[0]
-    low, high = scenarios.SCENARIOS[name].domains
+    low, high = SCENARIOS[name].domains
     assert low <= present.sum() <= high
     np.testing.assert_allclose([inst.prior.sum(), inst.weight.sum()], 1, rtol=1e-12)
     assert (inst.prior[0, present] > 0).all() and not inst.prior[0, ~present].any()
@@ -218,7 +221,7 @@ def test_instances_are_well_formed(name, seed):
 
 def test_more_domains_than_rows_are_refused():
     with pytest.raises(Exception, match="n_max: the scenario has up to 8 domains, given 4"):
-        scenarios.sample(scenarios.make("scratch"), np.arange(2), 4)
+        sample(SCENARIOS["scratch"], np.arange(2), 4, CostModel())
 
 
 @pytest.mark.parametrize(
@@ -236,7 +239,7 @@ def test_more_domains_than_rows_are_refused():
 )
 def test_mistakes_are_told_in_one_sentence(name, overrides, message):
     with pytest.raises(ValueError, match=message) as caught:
-        scenarios.make(name, **overrides)
+        choose(SCENARIOS, name, overrides)
     assert "\n" not in str(caught.value)
 
 
@@ -250,12 +253,12 @@ def test_many_domains_fit(make_backend, problem, scenario):
 def test_data_that_cannot_last_is_refused_when_it_is_asked_for():
     # Two domains, both small: 2 x 16 epochs of at most a tenth of the budget, capped at one.
     with pytest.raises(ValueError, match=r"small|limit|epoch_cap"):
-        scenarios.make("low-resource", domains=(2, 2), small=(2, 2), epoch_cap=1.0)
+        choose(SCENARIOS, "low-resource", dict(domains=(2, 2), small=(2, 2), epoch_cap=1.0))
 
 
-@pytest.mark.parametrize("scenario", list(scenarios.SCENARIOS))
+@pytest.mark.parametrize("scenario", list(SCENARIOS))
 def test_the_compiled_step_is_the_array_form(scenario):
-    sampled = scenarios.sample(scenarios.make(scenario), np.arange(40), 8)
+    sampled = sample(SCENARIOS[scenario], np.arange(40), 8, CostModel())
     law, effort = sampled.law, sampled.instance.effort
     there = law.present > 0
     rng = np.random.default_rng(0)

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from allocgym.agents.core import catalogue
 from allocgym.agents.core.agent import rollout
-from allocgym.agents.population import catalogue
 from allocgym.benchmarks.population import laws, toys
-from allocgym.envs.core.registry import make_backend, make_problem
+from allocgym.envs.core.builder import make_backend, make_problem
 from allocgym.simulators.population import costs, multipower
 from allocgym.simulators.population.families import FAMILIES
 from allocgym.simulators.population.toys import Toy, additive, deceptive, multiplicative

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import allocgym  # noqa: F401
+from allocgym.envs.core.builder import make_backend, make_problem
 from allocgym.envs.core.contracts import Shares
 from allocgym.envs.core.errors import AllocgymError
-from allocgym.envs.core.registry import make_backend, make_problem
 from allocgym.envs.prb_slicing.problem import all_splits
 from allocgym.simulators.core import public_data
 from allocgym.simulators.prb_slicing import calibration, fluid, packets, stepping, tables, traffic

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from allocgym.envs.core.builder import make_backend, make_problem
 from allocgym.envs.core.contracts import Shares
 from allocgym.envs.core.errors import AllocgymError
-from allocgym.envs.core.registry import make_backend, make_problem
 from allocgym.simulators.core import public_data
 from allocgym.simulators.rollout_budget import calibration, costs, law, recorded, scenarios
 

@@ -1,17 +1,16 @@
-"""``python -m allocgym.benchmarks.<problem> --suite NAME``: one parser for every problem's suites."""
+"""What a suite is asked for, and how ``allocgym bench`` reads it."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from allocgym.benchmarks.commands.arguments import folder, names
 from allocgym.benchmarks.core import engines
-from allocgym.envs.core.errors import AllocgymError
-from allocgym.envs.core.registry import load
+from allocgym.envs.core.registry import Suite, load
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,33 +46,16 @@ class Options:
         return (self.out or Path(tempfile.gettempdir()) / "allocgym") / "cells"
 
 
-@dataclasses.dataclass(frozen=True)
-class Suite:
-    """A benchmark suite by name.
-
-    Attributes:
-        target: ``"package.module:function"``, called with `Options`, returns the exit code.
-        about: what it measures and its two-core time.
-        seeds: paired seeds in full.
-        quick_seeds: paired seeds with ``--quick``.
-    """
-
-    target: str
-    about: str
-    seeds: int = 1
-    quick_seeds: int = 1
-
-
 def run(problem: str, suites: Mapping[str, Suite], arguments: list[str]) -> int:
     """Parse the arguments, run one suite, return its exit code.
 
     Args:
-        problem: name of the benchmark package, such as ``"data_mixing"``.
+        problem: id, such as ``"data-mixing"``.
         suites: by name.
         arguments: of the command line, without the program's name.
     """
     parser = argparse.ArgumentParser(
-        prog=f"python -m allocgym.benchmarks.{problem}",
+        prog=f"allocgym bench {problem}",
         description="; ".join(f"{name}: {suite.about}" for name, suite in suites.items()),
     )
     parser.add_argument("--suite", choices=sorted(suites), required=True)
@@ -88,11 +70,13 @@ def run(problem: str, suites: Mapping[str, Suite], arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     if given.seeds is not None and given.seeds < 1:
         parser.error(f"--seeds: an integer >= 1 expected, given {given.seeds}")
+    if given.out is not None:
+        folder(given.out, "--out")
     suite = suites[given.suite]
     options = Options(
         seeds=given.seeds or (suite.quick_seeds if given.quick else suite.seeds),
         quick=given.quick,
-        agents=given.agents.split(",") if given.agents else None,
+        agents=names(given.agents) if given.agents else None,
         cases=[c.strip() for c in given.cases.split(";")] if given.cases else None,
         out=given.out,
         check=given.check,
@@ -100,12 +84,3 @@ def run(problem: str, suites: Mapping[str, Suite], arguments: list[str]) -> int:
     )
     with engines.using(given.engine, given.address):
         return int(load(suite.target)(options))
-
-
-def main(problem: str, suites: Mapping[str, Suite]) -> None:
-    """Run from the shell; a user's mistake is one sentence."""
-    try:
-        raise SystemExit(run(problem, suites, sys.argv[1:]))
-    except (AllocgymError, ImportError) as error:
-        print(f"allocgym: {error}", file=sys.stderr)
-        raise SystemExit(2) from None

@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from allocgym.agents.core.training import train
 from allocgym.benchmarks.core import engines
 from allocgym.benchmarks.core.compare import paired
-from allocgym.benchmarks.core.main import Options
+from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, finish, show
 from allocgym.benchmarks.data_mixing.simulator import run, score
-from allocgym.benchmarks.data_mixing.training import train_agent
 
 SCENARIO = "continual-pretraining"
 STEPS = 204_800
@@ -30,7 +30,7 @@ def suite(options: Options) -> int:
         for trainer, each in PER_ITERATION.items():
             path = Path(folder) / f"{trainer}.zip"
             used = time.process_time()
-            made[trainer] = train_agent(path, SCENARIO, trainer, max(steps // each, 1))
+            made[trainer] = train("data-mixing", path, SCENARIO, trainer, max(steps // each, 1))
             made[trainer]["steps/s"] = round(steps / (time.process_time() - used))
             scores[trainer] = score(run(str(path), SCENARIO, options.seeds, {}))
     sb3, rllib = (made[k]["steps/s"] for k in PER_ITERATION)

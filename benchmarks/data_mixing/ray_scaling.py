@@ -9,11 +9,11 @@ from typing import Any
 
 from allocgym.benchmarks.core import engines
 from allocgym.benchmarks.core import suite as suites
-from allocgym.benchmarks.core.main import Options
+from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, finish, show
 from allocgym.benchmarks.data_mixing.cells import describe, run_cell
 
-CELL: dict[str, Any] = {"steps": 40, "decisions": 4, "valid_windows": 8, "test_windows": 8}
+CELL: dict[str, Any] = {"steps": 40, "horizon": 4, "valid_windows": 8, "test_windows": 8}
 
 
 def nothing(cell: dict[str, Any]) -> dict[str, Any]:

@@ -12,28 +12,31 @@ from typing import Any
 import numpy as np
 
 from allocgym.envs.core.errors import AllocgymError, unknown
-from allocgym.envs.core.scenario import replaced
+from allocgym.envs.core.scenario import Scenario, within
 from allocgym.envs.data_mixing.schedules import SCHEDULES
 from allocgym.real_backend.data_mixing.corpora import name_of
 from allocgym.real_backend.data_mixing.model import PRESETS
 from allocgym.real_backend.data_mixing.training import BATCH
 
+OBJECTIVES = ("mean", "worst")
+RENAMED = {"decisions": "horizon", "scenario": "name"}
+"""Fields by the names they had in older run folders."""
+
 
 @dataclasses.dataclass(frozen=True)
-class Setting:
-    """One kind of run. Every field can be overridden by keyword.
+class RealMixingScenario(Scenario):
+    """One kind of run. What a simulated scenario has too goes by the same name.
 
     Attributes:
-        scenario: name.
         domains: as `corpora.load` takes them: ``"code"``, ``"mine=/path"``, ``"web=hf:dataset"``.
         source: names of the domains the base model is trained on and should not forget; the
             others are targets.
         weights: of the domains in the objective, by name, normalised to sum to 1. Default: half
             for the targets and half for the sources, or equal where there are no sources.
         prior: natural share of each domain, by name, normalised. Default: equal.
-        steps: optimiser steps of an episode, a multiple of ``decisions``; each takes `BATCH`
+        steps: optimiser steps of an episode, a multiple of ``horizon``; each takes `BATCH`
             sequences.
-        decisions: periods of an episode.
+        horizon: periods of an episode.
         base_steps: steps of pre-training on the sources; 0 starts from random weights.
         base_seed: of the base model and its weights; None gives every episode seed its own base.
         preset: model, one of `PRESETS`.
@@ -48,7 +51,7 @@ class Setting:
         floor: share of a period every domain gets at least.
         epsilon: how far the sources' mean loss may rise, bits per byte, or None.
         penalty: objective points for each bit per byte beyond ``epsilon``.
-        worst: True scores the worst domain instead of the weighted mean.
+        objective: ``"mean"`` (weighted) or ``"worst"`` (the worst domain's loss).
         graph: known skill graph, ``graph[i][j]`` says how much domain i helps domain j, or None.
         hidden: True hides the horizon from the agent.
         noise: rough standard deviation of a measured loss, bits per byte.
@@ -57,35 +60,35 @@ class Setting:
         byte_seconds: nominal seconds of an evaluated byte on the charged clock.
     """
 
-    scenario: str
-    domains: tuple[str, ...]
+    domains: tuple[str, ...] = ()
     source: tuple[str, ...] = ()
-    weights: Mapping[str, float] | None = None
-    prior: Mapping[str, float] | None = None
-    steps: int = 200
-    decisions: int = 10
-    base_steps: int = 800
-    base_seed: int | None = 0
+    weights: Mapping[str, float] | None = within(None, 0, 1e12)
+    prior: Mapping[str, float] | None = within(None, 0, 1e12)
+    steps: int = within(200, 1, 10**8)
+    horizon: int = within(10, 1, 100_000)
+    base_steps: int = within(800, 0, 10**8)
+    base_seed: int | None = within(0, 0, 2**40)
     preset: str = "tiny"
     schedule: str = "cosine"
-    warmup: float = 0.05
-    peak_lr: float = 3e-3
-    base_lr: float = 5e-3
-    unique: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    epoch_cap: float = 16.0
-    floor: float = 0.02
-    epsilon: float | None = None
-    penalty: float = 4.0
-    worst: bool = False
+    warmup: float = within(0.05, 0, 0.999)
+    peak_lr: float = within(3e-3, 1e-9, 10)
+    base_lr: float = within(5e-3, 1e-9, 10)
+    unique: Mapping[str, int] = dataclasses.field(default_factory=dict, metadata={"low": 1})
+    epoch_cap: float = within(16.0, 1e-3, 1e6)
+    floor: float = within(0.02, 0, 0.5)
+    epsilon: float | None = within(None, 0, 100)
+    penalty: float = within(4.0, 0, 1e6)
+    objective: str = "mean"
     graph: tuple[tuple[float, ...], ...] | None = None
     hidden: bool = False
-    noise: float = 0.005
-    valid_windows: int = 24
-    test_windows: int = 64
-    step_seconds: float = 0.035
-    byte_seconds: float = 6e-6
+    noise: float = within(0.005, 0, 10)
+    valid_windows: int = within(24, 1, 10**6)
+    test_windows: int = within(64, 1, 10**6)
+    step_seconds: float = within(0.035, 1e-9, 1e6)
+    byte_seconds: float = within(6e-6, 1e-12, 1)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         names = self.names
         if not 2 <= len(set(names)) == len(names):
             raise AllocgymError(f"domains: two or more different names expected, given {names}")
@@ -96,39 +99,56 @@ class Setting:
         for name in self.source:
             if name not in names:
                 raise unknown("source", name, names)
-        if self.preset not in PRESETS:
-            raise unknown("preset", self.preset, PRESETS)
-        if self.schedule not in SCHEDULES:
-            raise unknown("schedule", self.schedule, SCHEDULES)
-        for field in ("steps", "decisions", "valid_windows", "test_windows"):
-            value = getattr(self, field)
-            self._check(field, isinstance(value, int) and value >= 1, "an integer >= 1")
-        if self.steps % self.decisions:
+        for field, allowed in (
+            ("preset", PRESETS),
+            ("schedule", SCHEDULES),
+            ("objective", OBJECTIVES),
+        ):
+            if getattr(self, field) not in allowed:
+                raise unknown(field, getattr(self, field), allowed)
+        if self.steps % self.horizon:
             raise AllocgymError(
-                f"steps: a multiple of decisions ({self.decisions}) expected, given {self.steps}"
+                f"steps: a multiple of horizon ({self.horizon}) expected, given {self.steps}"
             )
-        self._check("base_steps", self.base_steps >= 0, "an integer >= 0")
         self._check(
             "base_steps", not self.base_steps or self.source, "0 where no domain is a source"
         )
-        for field in ("peak_lr", "base_lr", "epoch_cap", "step_seconds", "byte_seconds"):
-            self._check(field, getattr(self, field) > 0, "a number > 0")
-        self._check("penalty", self.penalty >= 0, "a number >= 0")
-        self._check("warmup", 0 <= self.warmup < 1, "a number in [0, 1)")
-        self._check("floor", 0 <= self.floor * len(names) <= 1, f"0 to 1 / {len(names)}")
-        for name, count in self.unique.items():
-            self._check("unique", count >= 1, f"1 or more windows of {name!r}")
+        self._check("floor", self.floor * len(names) <= 1, f"0 to 1 / {len(names)}")
         k = len(names)
         if self.graph is not None and [len(row) for row in self.graph] != [k] * k:
             raise AllocgymError(f"graph: {k} rows of {k} numbers expected")
         for field in ("weights", "prior"):
             given = (getattr(self, field) or {"": 1.0}).values()
-            self._check(field, min(given) >= 0 and sum(given) > 0, "numbers >= 0, not all 0")
-        if self.limits().sum() < self.budget * self.decisions:
+            self._check(field, sum(given) > 0, "numbers >= 0, not all 0")
+        if self.limits().sum() < self.budget * self.horizon:
             raise AllocgymError(
                 f"unique, epoch_cap: the domains may supply {self.limits().sum()} sequences, "
-                f"the episode needs {self.budget * self.decisions}"
+                f"the episode needs {self.budget * self.horizon}"
             )
+
+    def altered(self, changes: Mapping[str, Any]) -> Mapping[str, Any]:
+        """See `Checked.altered`.
+
+        Overriding ``domains`` drops what the scenario says by name or by position about others:
+        weights, prior, unique, graph and sources that are no longer there. Names that fields had in
+        older run folders are understood.
+        """
+        changes = {RENAMED.get(k, k): v for k, v in changes.items()}
+        if (worst := changes.pop("worst", None)) is not None:
+            changes["objective"] = OBJECTIVES[bool(worst)]
+        if not isinstance(changes.get("domains"), (tuple, list)):
+            return changes
+        names = set(map(name_of, changes["domains"]))
+        kept: dict[str, Any] = {
+            "source": tuple(n for n in self.source if n in names),
+            "unique": {n: u for n, u in self.unique.items() if n in names},
+            "weights": None,
+            "prior": None,
+            "graph": None,
+        }
+        if not changes.get("source", kept["source"]):
+            kept["base_steps"] = 0
+        return kept | changes
 
     def _check(self, field: str, fine: object, expected: str) -> None:
         if not fine:
@@ -142,11 +162,11 @@ class Setting:
     @property
     def budget(self) -> int:
         """Sequences of a period."""
-        return self.steps // self.decisions * BATCH
+        return self.steps // self.horizon * BATCH
 
     def limits(self) -> np.ndarray:
         """``(K,)`` int64 sequences each domain may supply over the episode."""
-        total = self.budget * self.decisions
+        total = self.budget * self.horizon
         caps = [math.floor(self.unique.get(n, total) * self.epoch_cap) for n in self.names]
         caps = [c if n in self.unique else total for n, c in zip(self.names, caps, strict=True)]
         return np.minimum(np.array(caps, dtype=np.int64), total)
@@ -166,8 +186,13 @@ class Setting:
         return _normalised(self.prior or dict.fromkeys(self.names, 1.0), self.names)
 
     def digest(self) -> str:
-        """Hash every field: two settings of one digest are the same run."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        """Hash every field: two scenarios of one digest are the same run."""
+        fields = dataclasses.asdict(self)
+        # As fields were called when the first checkpoints were written.
+        fields["worst"] = fields.pop("objective") == "worst"
+        for old, new in RENAMED.items():
+            fields[old] = fields.pop(new)
+        text = json.dumps(fields, sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
@@ -182,12 +207,14 @@ _PATH = tuple(
 )
 _FOUR = ("prose", "code", "arithmetic", "json")
 
-SCENARIOS: dict[str, Setting] = {
-    s.scenario: s
+SCENARIOS: dict[str, RealMixingScenario] = {
+    s.name: s
     for s in (
-        Setting("scratch", _FOUR, base_steps=0, base_seed=None, peak_lr=5e-3),
-        Setting("continual-pretraining", ("prose", "arithmetic", "code"), ("prose", "arithmetic")),
-        Setting(
+        RealMixingScenario("scratch", _FOUR, base_steps=0, base_seed=None, peak_lr=5e-3),
+        RealMixingScenario(
+            "continual-pretraining", ("prose", "arithmetic", "code"), ("prose", "arithmetic")
+        ),
+        RealMixingScenario(
             "low-resource",
             _FOUR,
             base_steps=0,
@@ -195,7 +222,7 @@ SCENARIOS: dict[str, Setting] = {
             peak_lr=5e-3,
             unique={"prose": 64, "json": 32},
         ),
-        Setting(
+        RealMixingScenario(
             "skills",
             _LEGO,
             steps=1000,
@@ -209,31 +236,3 @@ SCENARIOS: dict[str, Setting] = {
         ),
     )
 }
-
-
-def make(scenario: str | Setting, **overrides: Any) -> Setting:
-    """Return a named setting, with fields replaced by keyword.
-
-    Overriding ``domains`` drops what the scenario says by name or by position about others:
-    weights, prior, unique, graph and sources that are no longer there.
-
-    Raises:
-        AllocgymError: no scenario or no field of that name, or a value out of range.
-    """
-    if isinstance(scenario, str) and scenario not in SCENARIOS:
-        raise unknown("scenario", scenario, SCENARIOS)
-    base = SCENARIOS[scenario] if isinstance(scenario, str) else scenario
-    changes = dict(overrides)
-    if isinstance(changes.get("domains"), (tuple, list)):
-        names = set(map(name_of, changes["domains"]))
-        kept: dict[str, Any] = {
-            "source": tuple(n for n in base.source if n in names),
-            "unique": {n: u for n, u in base.unique.items() if n in names},
-            "weights": None,
-            "prior": None,
-            "graph": None,
-        }
-        if not changes.get("source", kept["source"]):
-            kept["base_steps"] = 0
-        changes = kept | changes
-    return replaced(base, changes, f"scenario {base.scenario!r}")

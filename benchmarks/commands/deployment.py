@@ -1,0 +1,133 @@
+"""``allocgym deploy``, ``resume`` and ``report``: agents on runs."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from allocgym.benchmarks.commands.arguments import (
+    Problem,
+    Scenario,
+    Seed,
+    Setting,
+    console,
+    settings,
+)
+from allocgym.envs.core import registry
+from allocgym.envs.core.errors import AllocgymError, unknown
+from allocgym.envs.core.journal import write_json
+
+
+def deploy(
+    problem: Problem,
+    agent: Annotated[
+        str | None,
+        typer.Option(help="Name or agent file (default: uniform, or the problem's own)."),
+    ] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(help="Back end to spend on (default: real, else torch, else twin)."),
+    ] = None,
+    scenario: Scenario = None,
+    folder: Annotated[Path | None, typer.Option(help="Run folder (default runs/<time>).")] = None,
+    seed: Seed = 0,
+    fallback: Annotated[
+        str | None, typer.Option(help="Agent that takes over where the other fails.")
+    ] = None,
+    max_change: Annotated[float | None, typer.Option(help="Largest change of a share.")] = None,
+    max_seconds: Annotated[float | None, typer.Option(help="Stop after charged seconds.")] = None,
+    max_cost: Annotated[float | None, typer.Option(help="Stop after budget units.")] = None,
+    shadow: Annotated[
+        str | None, typer.Option(help="This agent acts; the other only proposes.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="local, or ray: actors on a cluster.")] = "local",
+    address: Annotated[str | None, typer.Option(help="Of a running Ray cluster.")] = None,
+    runs: Annotated[int, typer.Option(min=1, help="Ray: runs at once, seeds from --seed.")] = 1,
+    fleet_cost: Annotated[
+        int | None, typer.Option(min=1, help="Ray: budget units of all runs together.")
+    ] = None,
+    setting: Setting = None,
+) -> None:
+    """Run an agent on a back end: journalled, guarded, resumable."""
+    from allocgym.agents.core.deployment import describe_run
+    from allocgym.benchmarks.core import deployment as deploying
+
+    entry = registry.entry(problem)
+    agent, backend = agent or entry.fallback, backend or entry.real_backend
+    if engine not in ("local", "ray"):
+        raise unknown("engine", engine, ("local", "ray"))
+    if engine == "local" and (runs > 1 or address is not None or fleet_cost is not None):
+        raise AllocgymError("runs, address, fleet-cost: only with engine 'ray'")
+    folder = folder or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
+    arguments = {
+        "problem": problem,
+        "agent": agent,
+        "backend": backend,
+        "scenario": scenario or entry.scenario,
+        "seed": seed,
+        "fallback": fallback or entry.fallback,
+        "max_change": max_change,
+        "max_seconds": max_seconds,
+        "max_cost": max_cost,
+        "shadow": shadow,
+        "overrides": settings(setting),
+    }
+    if (folder / "journal.jsonl").exists() or (folder / "fleet.jsonl").exists():
+        raise AllocgymError(f"{folder}: holds a run already; `allocgym resume {folder}`")
+    deploying.check(arguments)
+    if engine == "local":
+        describe_run(folder, arguments)
+        _deploy(folder, arguments)
+        return
+    if Path(agent).exists():
+        arguments["agent"] = str(Path(agent).resolve())
+    fleet = {f"run-{i}": {**arguments, "seed": seed + i} for i in range(runs)}
+    write_json(folder / "fleet.json", {"runs": fleet, "units": fleet_cost})
+    _fleet(folder, fleet, address, fleet_cost)
+
+
+def _fleet(
+    folder: Path, runs: dict[str, dict[str, Any]], address: str | None, units: int | None
+) -> None:
+    from allocgym.benchmarks.core import fleet
+
+    for name, result in fleet.deploy(folder, runs, address, units).items():
+        console.print(f"{name}: {result['periods']} periods", highlight=False)
+        _say_result(result)
+
+
+def resume(
+    folder: Annotated[Path, typer.Argument(help="Run folder.")],
+    address: Annotated[str | None, typer.Option(help="Of a running Ray cluster (fleets).")] = None,
+) -> None:
+    """Go on with a run, or a fleet of runs, that was killed."""
+    if (folder / "fleet.json").exists():
+        described = json.loads((folder / "fleet.json").read_text())
+        _fleet(folder, described["runs"], address, described["units"])
+        return
+    if not (folder / "run.json").exists():
+        raise AllocgymError(f"{folder}: not a run folder (no run.json)")
+    _deploy(folder, json.loads((folder / "run.json").read_text())["arguments"])
+
+
+def _deploy(folder: Path, arguments: dict[str, Any]) -> None:
+    from allocgym.benchmarks.core import deployment as deploying
+
+    _say_result(deploying.run(folder, arguments, lambda line: console.print(line, highlight=False)))
+
+
+def _say_result(result: dict[str, Any]) -> None:
+    if result["stopped"]:
+        console.print(f"stopped: {result['stopped']}")
+    console.print(f"objective {result['objective']:.4f}; report: {result['report']}")
+
+
+def report(folder: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
+    """Write the report of a run again from its journal."""
+    if not (folder / "ledger.json").exists():
+        raise AllocgymError(f"{folder}: not a finished run; `allocgym resume {folder}` first")
+    _deploy(folder, json.loads((folder / "run.json").read_text())["arguments"])

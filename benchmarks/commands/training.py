@@ -1,0 +1,104 @@
+"""``allocgym train``, ``calibrate`` and ``trace``: from runs and models to agents and instances."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from allocgym.benchmarks.commands.arguments import (
+    Problem,
+    Scenario,
+    Seed,
+    Setting,
+    console,
+    folder,
+    progress,
+    settings,
+)
+from allocgym.envs.core import registry
+from allocgym.envs.core.errors import AllocgymError, unknown
+
+
+def train(
+    problem: Problem,
+    scenario: Scenario = None,
+    out: Annotated[Path, typer.Option(help="Agent file to write.")] = Path("agent.zip"),
+    trainer: Annotated[
+        str | None, typer.Option(help="`allocgym list` shows them (default: the first).")
+    ] = None,
+    iterations: Annotated[
+        int | None, typer.Option(min=1, help="Iterations of the trainer (default: its own).")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="local, or rllib: trainers of that name.")] = "local",
+    runners: Annotated[
+        int, typer.Option(min=0, help="rllib: remote environment runners (0: in this process).")
+    ] = 0,
+    address: Annotated[str | None, typer.Option(help="rllib: of a running Ray cluster.")] = None,
+    seed: Seed = 0,
+    setting: Setting = None,
+) -> None:
+    """Train an agent in the simulator and write an agent file.
+
+    With engine rllib a killed training goes on from its newest checkpoint (OUT.checkpoint).
+    """
+    from allocgym.agents.core import training
+
+    entry = registry.entry(problem)
+    arguments = settings(setting)
+    if engine == "rllib":
+        from allocgym.benchmarks.core import engines
+
+        trainer = f"rllib-{(trainer or 'ppo').removeprefix('rllib-')}"
+        if trainer not in entry.trainers:
+            raise unknown("trainer", trainer, entry.trainers)
+        engines.connect(address)
+        arguments["runners"] = runners
+    elif engine != "local":
+        raise unknown("engine", engine, ("local", "rllib"))
+    elif runners or address is not None:
+        raise AllocgymError("runners, address: only with engine 'rllib'")
+    usual = entry.trainers.get(trainer or next(iter(entry.trainers), ""), ("", 1))[1]
+    with progress("training", iterations or usual) as told:
+        information = training.train(
+            problem, out, scenario, trainer, iterations, seed, arguments, told
+        )
+    console.print(f"wrote {out} ({information['trainer']}, {information['seconds']} s)")
+
+
+def calibrate(
+    problem: Problem,
+    out: Annotated[Path, typer.Option(help="Where to write fits and recorded runs.")] = Path(
+        "runs/calibration"
+    ),
+    processes: Annotated[int, typer.Option(min=1)] = 2,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds per pilot.")] = 2,
+) -> None:
+    """Record pilot runs of the real back end and fit the simulator's law to them."""
+    _tool(problem, "calibrate")(folder(out, "--out"), processes, seeds)
+
+
+def trace(
+    problem: Problem,
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="module:callable that returns (model, example inputs), or a bundled name."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="JSON file to write.")] = Path("trace.json"),
+    mode: Annotated[
+        str, typer.Option(help="forward, or training (forward and backward pass).")
+    ] = "forward",
+) -> None:
+    """Record a PyTorch model as an instance of a problem."""
+    console.print(_tool(problem, "trace")(model, out, mode), highlight=False, soft_wrap=True)
+
+
+def _tool(problem: str, name: str) -> Any:
+    tools = registry.entry(problem).tools
+    if name not in tools:
+        able = [e.id for e in registry.entries() if name in e.tools]
+        raise AllocgymError(f"{name}: {problem!r} has none; {', '.join(able)} have")
+    return registry.load(tools[name])

@@ -1,1 +1,0 @@
-"""What Ray costs and brings as an engine: trainers side by side, cells per minute."""

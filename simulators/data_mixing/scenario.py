@@ -1,0 +1,92 @@
+"""Named distributions of data-mixing instances: the words. `sampling` draws from them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from allocgym.envs.core.errors import AllocgymError, unknown
+from allocgym.envs.core.scenario import Scenario, within
+from allocgym.envs.data_mixing.schedules import SCHEDULES
+
+OBJECTIVES = ("mean", "worst", "target", "preference")
+FAMILIES = ("regmix", "continual", "skills")
+"""Where a learning law comes from; see `families`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MixingScenario(Scenario):
+    """A distribution of instances. Pairs are ranges to draw from; equal ends fix the value.
+
+    Attributes:
+        family: where the learning law comes from: ``"regmix"`` (fitted to the public RegMix runs),
+            ``"continual"`` (fitted to recorded runs of the real back end) or ``"skills"``.
+        domains: how many, between 2 and 32.
+        horizon: periods in an episode.
+        budget: units (sequences) in a period.
+        steps: optimiser steps of a whole episode at full learning rate.
+        schedules: learning-rate schedules to draw from.
+        forgetting: False switches every path dependence off: the control.
+        objective: ``"mean"``, ``"worst"``, ``"target"`` (the last domain against the sources) or
+            ``"preference"`` (random weights, shown to the agent).
+        target_weight: weight of the target domain where the objective is ``"target"``.
+        epsilon: allowed rise of the sources' mean loss, or None.
+        penalty: objective points for each unit of loss beyond ``epsilon``.
+        small: how many domains are small and repeat.
+        small_share: unique data of a small domain, as a fraction of the episode's budget.
+        epoch_cap: epochs a small domain may be repeated.
+        noise: standard deviation of a measured loss.
+        floor: share every domain gets at least, of an equal share.
+        hidden: True hides the horizon from the agent.
+        budget_fraction: scales the whole episode's budget: what is left after paying for a sweep.
+        jitter: how far beyond the fitted parameters instances are drawn (1 is the fits' own hull).
+    """
+
+    family: str = "regmix"
+    domains: tuple[int, int] = within((4, 8), 2, 32)
+    horizon: int = within(10, 1, 10000)
+    budget: int = within(320, 32, 2**31)
+    steps: tuple[float, float] = within((100.0, 400.0), 1.0, 1e7)
+    schedules: tuple[str, ...] = SCHEDULES
+    forgetting: bool = True
+    objective: str = "mean"
+    target_weight: tuple[float, float] = within((0.4, 0.8), 0.0, 1.0)
+    epsilon: tuple[float, float] | None = within(None, 0.0, 100.0)
+    penalty: float = within(4.0, 0, 1e6)
+    small: tuple[int, int] = within((0, 0), 0, 32)
+    small_share: tuple[float, float] = within((0.01, 0.1), 1e-6, 1.0)
+    epoch_cap: float = within(16.0, 1e-3, 1e6)
+    noise: tuple[float, float] = within((0.002, 0.01), 0.0, 1.0)
+    floor: float = within(0.05, 0, 1)
+    hidden: bool = False
+    budget_fraction: float = within(1.0, 1e-3, 1)
+    jitter: float = within(1.3, 1, 8)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.objective not in OBJECTIVES:
+            raise unknown("objective", self.objective, OBJECTIVES)
+        if self.family not in FAMILIES:
+            raise unknown("family", self.family, FAMILIES)
+        for schedule in self.schedules:
+            if schedule not in SCHEDULES:
+                raise unknown("schedule", schedule, SCHEDULES)
+        if not self.schedules:
+            raise AllocgymError("schedules: at least one expected, given ()")
+        supply = self.domains[0] * self.small_share[0] * self.epoch_cap
+        if self.small[1] >= self.domains[0] and supply < 1:
+            raise AllocgymError(
+                f"small, small_share, epoch_cap: where all {self.domains[0]} domains are small they "
+                f"may supply {supply:.2g} of an episode's budget; at least 1 expected"
+            )
+
+
+SCENARIOS: dict[str, MixingScenario] = {
+    s.name: s
+    for s in (
+        MixingScenario("scratch", "regmix", (4, 8)),
+        MixingScenario("continual-pretraining", "continual", (2, 5), objective="target"),
+        MixingScenario("low-resource", "regmix", (4, 8), small=(1, 3)),
+        MixingScenario("skills", "skills", (3, 6)),
+        MixingScenario("static-control", forgetting=False, schedules=("constant",)),
+    )
+}
