@@ -53,7 +53,7 @@ ENTRIES = (
         "DataMixing",
         {
             **_engines("simulators.data_mixing.backend:MixingSimulator"),
-            "replay": "simulators.data_mixing.replay:Replay",
+            "replay": "simulators.core.replay:Replay",
             "real": "real_backend.data_mixing.backend:RealMixing",
             "ray": "real_backend.data_mixing.parallel:ParallelMixing",
         },

@@ -176,7 +176,7 @@ class RealMixing(Backend[MixingOutcome, Shares]):
         self.trainer.begin(0, self._seed)
         self.trainer.load(state)
         self.ledger.load(data["ledger"])
-        self._outcome = MixingOutcome.from_json(data["outcome"])
+        self._latest = MixingOutcome.from_json(data["outcome"])
 
     def close(self) -> None:
         """Let go of model and data."""

@@ -11,8 +11,8 @@ pytest.importorskip("safetensors")
 from allocgym.agents.core import agent_file, catalogue  # noqa: E402
 from allocgym.agents.core.agent import PolicyAgent, rollout  # noqa: E402
 from allocgym.agents.data_mixing import gradient  # noqa: E402
+from allocgym.envs.core.builder import make_backend as registered  # noqa: E402
 from allocgym.envs.core.errors import AllocgymError, CorruptFileError  # noqa: E402
-from allocgym.envs.core.registry import make_backend as registered  # noqa: E402
 from allocgym.envs.data_mixing.problem import DataMixing  # noqa: E402
 
 
@@ -29,7 +29,7 @@ def policy():
 @pytest.fixture
 def path(tmp_path, policy):
     file = tmp_path / "mixer.zip"
-    catalogue.save_policy(file, DataMixing(), policy, {"seed": 0})
+    agent_file.save(file, DataMixing(), *policy.to_file(), {"seed": 0})
     return file
 
 

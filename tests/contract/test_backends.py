@@ -18,7 +18,7 @@ SIMULATORS = ["simpy", "twin"]
 
 
 # Ray's is the real one with its steps made elsewhere; what it adds is held in test_mixing_parallel.py.
-@pytest.fixture(params=[b for b in registry.backends("data-mixing") if b != "ray"])
+@pytest.fixture(params=[b for b in registry.entry("data-mixing").backends if b != "ray"])
 def build(request, tiny_real, tmp_path_factory):
     """A function that builds the back end anew; all arguments but `num_envs` are fixed."""
     name = request.param

@@ -11,14 +11,15 @@ import pytest
 pytest.importorskip("torch")
 import torch
 
+from allocgym.envs.core.builder import make_backend
 from allocgym.envs.core.contracts import Shares
 from allocgym.envs.core.errors import AllocgymError, CorruptFileError, OutOfBudgetError
+from allocgym.envs.core.scenario import choose
 from allocgym.envs.data_mixing import schedules
 from allocgym.envs.data_mixing.problem import DataMixing
 from allocgym.real_backend.core import checkpoints
-from allocgym.real_backend.data_mixing import settings
-from allocgym.real_backend.data_mixing.backend import RealMixing
 from allocgym.real_backend.data_mixing.model import GPT, PRESETS, ModelConfig
+from allocgym.real_backend.data_mixing.scenario import SCENARIOS
 
 QUICK = {
     "domains": ("json", "arithmetic", "sql"),
@@ -40,7 +41,9 @@ def cache(tmp_path_factory):
 def make(cache):
     def build(n_max=8, **arguments):
         defaults = QUICK | {"device": "cpu", "cache_dir": cache}
-        return RealMixing(DataMixing(n_max), **(defaults | arguments))
+        arguments = defaults | arguments
+        scenario = arguments.pop("scenario", "continual-pretraining")
+        return make_backend(DataMixing(n_max), "real", scenario, **arguments)
 
     return build
 
@@ -171,10 +174,9 @@ def test_restore_is_bit_equal_in_another_process(make, tmp_path, cache):
     outcome, _ = finish(backend)
     script = f"""
         import json, numpy as np
+        from allocgym.envs.core.builder import build
         from allocgym.envs.core.contracts import Shares
-        from allocgym.envs.data_mixing.problem import DataMixing
-        from allocgym.real_backend.data_mixing.backend import RealMixing
-        backend = RealMixing(DataMixing(8), device="cpu", cache_dir={str(cache)!r}, **{QUICK!r})
+        backend = build("data-mixing", "real", device="cpu", cache_dir={str(cache)!r}, **{QUICK!r})
         backend.restore({str(path)!r})
         print(json.dumps(backend.spend(Shares(np.array([[2, 20, 10, 0, 0, 0, 0, 0]]))).to_json()))
     """
@@ -216,7 +218,8 @@ def test_nan_is_survived(make):
     backend._rates = np.array([np.nan, np.nan, 1e-3, 1e-3])
     weights = backend.trainer.weights()
     outcome = backend.spend(shares(10, 12, 10))
-    assert not outcome.valid[0] and outcome.failure[0] == 1 and outcome.spent[0] == 32
+    assert not outcome.valid[0] and outcome.failure[0] == 1
+    assert outcome.spent[0] == 0 and outcome.wasted[0] == 32
     assert (outcome.losses == start.losses).all()
     after = backend.trainer.weights()
     assert all(torch.equal(weights[key], after[key]) for key in weights)
@@ -261,9 +264,9 @@ def test_clocks_and_heldout(make):
 
 def test_settings_are_checked():
     with pytest.raises(AllocgymError, match="Did you mean 'skills'"):
-        settings.make("skill")
+        choose(SCENARIOS, "skill", {})
     with pytest.raises(AllocgymError, match="Did you mean 'steps'"):
-        settings.make("scratch", step=3)
+        choose(SCENARIOS, "scratch", {"step": 3})
     for field, value in (
         ("steps", 201),
         ("steps", 0),
@@ -280,16 +283,16 @@ def test_settings_are_checked():
         ("graph", ((1.0,),)),
     ):
         with pytest.raises(AllocgymError):
-            settings.make("scratch", **{field: value})
+            choose(SCENARIOS, "scratch", {field: value})
 
 
 def test_scenarios_are_what_they_say():
-    cpt = settings.make("continual-pretraining")
+    cpt = choose(SCENARIOS, "continual-pretraining", {})
     assert cpt.objective_weights().tolist() == [0.25, 0.25, 0.5] and cpt.budget == 320
-    scarce = settings.make("low-resource")
+    scarce = choose(SCENARIOS, "low-resource", {})
     assert scarce.limits().tolist() == [1024, 3200, 3200, 512]
-    assert settings.make("skills").graph[0][1] == 0.5
-    for schedule in settings.SCHEDULES:
+    assert choose(SCENARIOS, "skills", {}).graph[0][1] == 0.5
+    for schedule in schedules.SCHEDULES:
         rates = schedules.step_rates(schedule, 200)
         assert rates.max() <= 1 and rates.min() > 0 and rates[0] < 0.2
 
