@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
@@ -10,6 +11,8 @@ def main() -> None:
     from allocgym.benchmarks.commands import app
     from allocgym.envs.core.errors import AllocgymError
 
+    # Agents may be named as module:Class; those beside the user are found, but shadow nothing.
+    sys.path.append(os.getcwd())
     try:
         app()
     except (AllocgymError, ImportError) as error:

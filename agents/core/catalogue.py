@@ -52,9 +52,12 @@ def make(name: str | Path, problem: Problem) -> Agent[Any, Any]:
             return _checked(called(target)(problem, text[len(pattern) - 1 :]), text)
     if ":" in text:
         try:
-            return _checked(load(text)(problem), text)
+            made = load(text)
         except ImportError as error:
             raise AllocgymError(f"agent: {text!r} cannot be imported ({error})") from error
+        if isinstance(made, type) and not issubclass(made, Agent):
+            raise AllocgymError(f"agent: {text!r} is no Agent")
+        return _checked(made(problem), text)
     raise unknown("agent", text, table)
 
 

@@ -40,6 +40,8 @@ def settings(pairs: list[str] | None) -> dict[str, Any]:
         key, sep, value = pair.partition("=")
         if not sep or not key.isidentifier():
             raise AllocgymError(f"--set: key=value expected, given {pair!r}")
+        if key in ("problem", "backend", "scenario", "num_envs"):
+            raise AllocgymError(f"--set: {key!r} is not set this way")
         if key in out:
             raise AllocgymError(f"--set: {key!r} is given twice")
         try:

@@ -255,11 +255,15 @@ class Backend(ABC, Generic[O, D]):
     Attributes:
         scenarios: what this back end can run, by name.
         batched: it holds any number of environments; else it runs one.
+        needs: what it needs beside this package to run at all, such as a cluster; "" where nothing.
+        trial: arguments that make an episode a matter of seconds: a first try, and the contract tests.
     """
 
     spec: Spec
     scenarios: ClassVar[Mapping[str, Any]] = {}
     batched: ClassVar[bool] = True
+    needs: ClassVar[str] = ""
+    trial: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, spec: Spec, problem: Problem) -> None:
         self.spec = spec

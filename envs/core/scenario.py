@@ -62,9 +62,12 @@ class Checked:
 
     def given(self, value: Any, what: str = "cost") -> Self:
         """Read a value that stands for one of us: ours where it is None, a mapping of changed fields."""
-        if value is None:
-            return self
-        return self.replaced(value, what) if isinstance(value, Mapping) else value
+        if value is None or isinstance(value, type(self)):
+            return value or self
+        if not isinstance(value, Mapping):
+            fields = ", ".join(f.name for f in dataclasses.fields(self))
+            raise AllocgymError(f"{what}: a mapping with some of {fields} expected, given {value!r}")
+        return self.replaced(value, what)
 
     def replaced(self, changes: Mapping[str, Any], what: str, also: Iterable[str] = ()) -> Self:
         """Return a copy with fields replaced.

@@ -10,8 +10,9 @@ from gymnasium import spaces
 
 from allocgym.envs.core import budget
 from allocgym.envs.core.arrays import Array, columns, namespace, total
-from allocgym.envs.core.contracts import Problem, Shares
+from allocgym.envs.core.contracts import Shares
 from allocgym.envs.core.errors import AllocgymError
+from allocgym.envs.core.share import ShareProblem
 from allocgym.envs.data_mixing import observation
 from allocgym.envs.data_mixing.observation import (
     BOUND,
@@ -46,7 +47,7 @@ def objective(heldout: Array, start: Array, instance: MixingInstance) -> tuple[A
     return value, (rise(heldout, start, instance) - instance.epsilon).clip(0, None)
 
 
-class DataMixing(Problem[MixingOutcome, MixingMemory, Shares]):
+class DataMixing(ShareProblem[MixingOutcome, MixingMemory]):
     """Divide each period's training tokens over data domains.
 
     Args:
@@ -56,24 +57,19 @@ class DataMixing(Problem[MixingOutcome, MixingMemory, Shares]):
 
     id: ClassVar[str] = "data-mixing"
     outcome_type = MixingOutcome
-    decision_type = Shares
     traces: ClassVar[dict[str, str]] = {"losses": "validation loss (bits per byte)"}
     features: ClassVar[tuple[str, ...]] = ROW_FEATURES + CONTEXT_FEATURES
 
     def __init__(self, n_max: int = 8, kappa: float = budget.KAPPA) -> None:
         if not 2 <= n_max <= 32:
             raise AllocgymError(f"n_max: 2 to 32 expected, given {n_max}")
-        if not kappa > 0:
-            raise AllocgymError(f"kappa: a number > 0 expected, given {kappa}")
-        self.n_max = n_max
-        self.kappa = kappa
+        super().__init__(n_max, kappa)
         f, c = len(ROW_FEATURES), len(CONTEXT_FEATURES)
         self.observation_space = spaces.Dict(
             claimants=spaces.Box(-BOUND, BOUND, (n_max, f), np.float32),
             context=spaces.Box(-BOUND, BOUND, (c,), np.float32),
             present=spaces.MultiBinary(n_max),
         )
-        self.action_space = spaces.Box(-1.0, 1.0, (n_max,), np.float32)
 
     def begin(self, outcome: MixingOutcome) -> MixingMemory:
         """See `Problem.begin`."""
@@ -167,49 +163,19 @@ class DataMixing(Problem[MixingOutcome, MixingMemory, Shares]):
             return observation.encode(memory)
         return observation.encode_tensors(memory)
 
-    def decode(self, action: np.ndarray, memory: MixingMemory) -> Shares:
-        """Tilt the prior, give every domain its floor first, round to whole units within limits."""
-        inst = memory.instance
-        array = self.check_action(action, len(inst.budget))
-        # A copy in the layout of everything else: claimants first, environments in long rows.
-        tilt = np.ascontiguousarray(columns(array))
-        tilted = budget.anchored_shares(tilt, columns(inst.prior), self.kappa)
-        units = budget.above_floors(tilted, inst.budget, columns(inst.floor), self._left(memory))
-        if units is None:
-            low, _ = self._bounds(memory)
-            above = (tilted * (inst.budget - total(low)) + low) / inst.budget
-            return self.round(columns(above), memory)
-        return Shares(columns(units))
+    def amount(self, memory: MixingMemory) -> np.ndarray:
+        """See `ShareProblem.amount`: sequences."""
+        return memory.instance.budget
 
-    def _bounds(self, memory: MixingMemory) -> tuple[np.ndarray, np.ndarray]:
-        """Least and most units of each domain in the coming period, ``(n, batch)`` each."""
-        left = self._left(memory)
-        return np.minimum(columns(memory.instance.floor), left), left
+    def prior(self, memory: MixingMemory) -> np.ndarray:
+        """See `ShareProblem.prior`: the natural shares."""
+        return memory.instance.prior
 
-    def _left(self, memory: MixingMemory) -> np.ndarray:
-        """Units each domain may still supply, ``(n, batch)``."""
+    def bounds(self, memory: MixingMemory) -> tuple[np.ndarray, np.ndarray]:
+        """See `ShareProblem.bounds`: a floor for each, while its data last."""
         inst = memory.instance
         left: np.ndarray = columns((inst.limit - memory.seen) * inst.present)
-        return left
-
-    def round(self, shares: np.ndarray, memory: MixingMemory) -> Shares:
-        """Turn ``(batch, n)`` shares into whole units within this period's floors and limits."""
-        low, high = self._bounds(memory)
-        return Shares(
-            columns(budget.split_units(columns(shares), memory.instance.budget, low, high))
-        )
-
-    def action_of(self, decision: Shares, memory: MixingMemory) -> np.ndarray:
-        """See `Problem.action_of`."""
-        inst = memory.instance
-        low, _ = self._bounds(memory)
-        above = (columns(decision.units) - low) / np.maximum(inst.budget - total(low), 1)
-        action = budget.action_for(np.maximum(above, 0), columns(inst.prior), self.kappa)
-        return columns(action).astype(np.float32)
-
-    def cost(self, decision: Shares) -> np.ndarray:
-        """See `Problem.cost`."""
-        return total(columns(decision.units))
+        return np.minimum(columns(inst.floor), left), left
 
     def reward(self, before: MixingMemory, after: MixingMemory) -> dict[str, np.ndarray]:
         """Fall of the objective and of the penalty: potential-based, so the undiscounted return is
@@ -234,24 +200,3 @@ class DataMixing(Problem[MixingOutcome, MixingMemory, Shares]):
         split = zip(names, decision.fractions[0], there, strict=False)
         mixture = "  ".join(f"{n} {100 * s:.0f}%" for n, s, present in split if present)
         return f"{mixture}  losses {' '.join(f'{v:.3f}' for v in outcome.losses[0][there])}"
-
-    def check(self, decision: Shares, memory: MixingMemory) -> None:
-        """See `Problem.check`."""
-        inst = memory.instance
-        units = np.asarray(decision.units)
-        if units.shape != inst.present.shape or not np.issubdtype(units.dtype, np.integer):
-            raise AllocgymError(
-                f"units: integers of shape {inst.present.shape} expected, "
-                f"given {units.dtype} of shape {units.shape}"
-            )
-        if (units.sum(1) != inst.budget).any():
-            raise AllocgymError(
-                f"units: each row must sum to the period's budget {inst.budget.tolist()}, "
-                f"given sums {units.sum(1).tolist()}"
-            )
-        low, high = (columns(bound) for bound in self._bounds(memory))
-        if (units < low).any() or (units > high).any():
-            raise AllocgymError(
-                f"units: between {low.tolist()} and {high.tolist()} expected, "
-                f"given {units.tolist()}"
-            )

@@ -58,6 +58,13 @@ class RealMixing(Backend[MixingOutcome, Shares]):
     name: ClassVar[str] = "real"
     scenarios: ClassVar[Mapping[str, RealMixingScenario]] = SCENARIOS
     batched: ClassVar[bool] = False
+    trial: ClassVar[Mapping[str, Any]] = {
+        "steps": 4,
+        "horizon": 2,
+        "valid_windows": 2,
+        "test_windows": 2,
+        "device": "cpu",
+    }
 
     def __init__(
         self,

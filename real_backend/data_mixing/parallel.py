@@ -90,6 +90,7 @@ class ParallelMixing(RealMixing):
     """
 
     name: ClassVar[str] = "ray"
+    needs: ClassVar[str] = "a Ray cluster"
 
     def __init__(
         self,

@@ -35,6 +35,7 @@ class Replay(Backend[Outcome, Decision]):
     """
 
     batched: ClassVar[bool] = False
+    needs: ClassVar[str] = "the folder of a recorded run"
 
     def __init__(
         self,
