@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from allocgym.agents.core import catalogue
+from allocgym.agents.core import agent_file, catalogue
 from allocgym.agents.core.agent import rollout
 from allocgym.envs.core.builder import make_backend
 from allocgym.envs.core.errors import AllocgymError
@@ -56,7 +56,7 @@ def test_a_checkpoint_yields_the_same_policy_and_an_agent_file(rllib, trained, t
     for name, tensor in policy.state_dict().items():
         assert np.array_equal(tensor.numpy(), again.state_dict()[name].numpy())
     problem = DataMixing()
-    catalogue.save_policy(tmp_path / "agent.zip", problem, again, information)
+    agent_file.save(tmp_path / "agent.zip", problem, *again.to_file(), information)
     agent = catalogue.make(tmp_path / "agent.zip", problem)
     backend = make_backend(problem, "twin", num_envs=2, **SETTING)
     assert rollout(agent, backend, np.arange(2))[-1].done.all()
