@@ -49,7 +49,9 @@ class Extrapolation(Scheduled):
 
     name = "extrapolation"
 
-    def __init__(self, problem: CurveBudget, step: int = 2, proximity: float = 0.02, level: int = 4) -> None:
+    def __init__(
+        self, problem: CurveBudget, step: int = 2, proximity: float = 0.02, level: int = 4
+    ) -> None:
         super().__init__(problem)
         self.step, self.proximity, self.level = step, proximity, level
 
@@ -64,7 +66,9 @@ class Extrapolation(Scheduled):
                     continue
                 a, b, c = power_law(*zip(*episode.history[i], strict=True))
                 trace.append(a * episode.limit**-b + c)
-                settled = len(trace) > 1 and abs(trace[-1] - trace[-2]) <= self.proximity * abs(trace[-1])
+                settled = len(trace) > 1 and abs(trace[-1] - trace[-2]) <= self.proximity * abs(
+                    trace[-1]
+                )
                 if settled and trace[-1] >= best:
                     break
             best = min(best, float(episode.scores[i]))
@@ -105,4 +109,3 @@ class EarlySignals(Scheduled):
         )
         for i in np.argsort(rank, kind="stable")[: max(episode.count // self.keep, 1)]:
             yield int(i), episode.limit
-

@@ -92,4 +92,3 @@ class IndexController(Parametric, PopulationAgent):
         knobs[..., k] *= factor[:, None]
         weights = np.where(exploring, here | moved, here * np.exp(-self.focus * rank))
         return self.plan(donor, knobs, weights)
-

@@ -316,9 +316,11 @@ class Population(Problem[PopulationOutcome, PopulationMemory, Plan]):
         best = np.where(here, out.heldout, np.inf).min(1)
         return {
             "log test loss": np.log(np.maximum(memory.objective, 1e-12)),
-            "log test loss, best in hindsight": np.log(np.where(here.any(1), best, memory.objective)),
+            "log test loss, best in hindsight": np.log(
+                np.where(here.any(1), best, memory.objective)
+            ),
             "members alive": here.sum(1),
-            "member-steps": out.used.sum(1)
+            "member-steps": out.used.sum(1),
         }
 
     def status(self, decision: Plan, outcome: PopulationOutcome, names: Sequence[str]) -> str:

@@ -131,4 +131,8 @@ def synthetic() -> tuple[Table, ...]:
     return tuple(tables)
 
 
-TABLES: dict[str, Callable[[], tuple[Table, ...]]] = {"synthetic": synthetic, "taskset": taskset, "algoperf": algoperf}
+TABLES: dict[str, Callable[[], tuple[Table, ...]]] = {
+    "synthetic": synthetic,
+    "taskset": taskset,
+    "algoperf": algoperf,
+}

@@ -112,9 +112,7 @@ class PopulationSimulator(Simulator[PopulationOutcome, Plan, PopulationState]):
             donor=donor,
             used=np.take_along_axis(state.used, donor, 0) + steps,
             heldout=heldout,
-            scores=np.where(
-                ready, heldout * noise, np.take_along_axis(state.scores, donor, 0)
-            ),
+            scores=np.where(ready, heldout * noise, np.take_along_axis(state.scores, donor, 0)),
             alive=alive,
             ready=ready,
             left=left,

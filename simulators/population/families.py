@@ -270,4 +270,7 @@ class MultiPowerFamily(Family[Power, Segments]):
         )
 
 
-FAMILIES: dict[str, Family[Any, Any]] = {"quadratic": NoisyQuadratic(), "multipower": MultiPowerFamily()}
+FAMILIES: dict[str, Family[Any, Any]] = {
+    "quadratic": NoisyQuadratic(),
+    "multipower": MultiPowerFamily(),
+}

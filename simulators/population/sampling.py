@@ -136,4 +136,3 @@ def sample(
         seconds=np.zeros(batch),
         failure=none[0],
     )
-

@@ -80,9 +80,7 @@ SCENARIOS: dict[str, PopulationScenario] = {
         PopulationScenario("hidden-horizon", horizon=(6, 40), hidden=True),
         PopulationScenario("stragglers", cost=_STRAGGLING, asynchronous=True),
         _LANGUAGE,
-        dataclasses.replace(
-            _LANGUAGE, name="language-model-hidden", horizon=(6, 40), hidden=True
-        ),
+        dataclasses.replace(_LANGUAGE, name="language-model-hidden", horizon=(6, 40), hidden=True),
     )
 }
 CONTROL = "known-edge"
