@@ -120,6 +120,7 @@ ENTRIES = (
             "cma": ("population.training:by_evolution", 40),
             "ppo": ("population.training:by_ppo", 200),
         },
+        kinds={"index": "population.index:IndexController"},
     ),
     _entry(
         "curve_budget",
@@ -129,6 +130,7 @@ ENTRIES = (
         reference="random-search",
         fallback="asha",
         trainers={"cma": ("curve_budget.training:by_evolution", 25)},
+        kinds={"linear-priority": "curve_budget.priority:LinearPriority"},
     ),
     _entry(
         "memory_mapping",

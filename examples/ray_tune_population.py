@@ -22,6 +22,7 @@ from allocgym.agents.core.controller import Controller
 from allocgym.envs.population.problem import Population
 from allocgym.envs.population.records import Plan, PopulationOutcome
 from allocgym.real_backend.core.cluster import connect
+from allocgym.real_backend.population.experiment import Experiment
 from allocgym.real_backend.population.tune import PopulationScheduler
 
 MEMBERS, INTERVAL, HORIZON = 4, 3, 4
@@ -74,9 +75,8 @@ def run(agent: str, folder: Path) -> tuple[PopulationScheduler, Controller]:
         controllers[0].tell(outcome)
         return None if outcome.done[0] else controllers[0].ask().decision
 
-    scheduler = PopulationScheduler(
-        decide, problem, {"learning_rate": RANGE}, MEMBERS, INTERVAL, HORIZON, metric="loss"
-    )
+    experiment = Experiment({"learning_rate": RANGE}, MEMBERS, INTERVAL, HORIZON, metric="loss")
+    scheduler = PopulationScheduler(decide, problem, experiment)
     tune.Tuner(
         Line,
         param_space={"learning_rate": tune.loguniform(*RANGE)},

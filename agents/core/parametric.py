@@ -61,8 +61,8 @@ class Parametric(Agent[Any, Any]):
     def from_file(
         cls, problem: Problem, settings: Mapping[str, Any], tensors: Any, name: str
     ) -> Self:
-        """Rebuild from an agent file."""
-        return cls(problem, settings["weights"], name)
+        """Rebuild from an agent file (older ones call the numbers ``"parameters"``)."""
+        return cls(problem, settings["weights" if "weights" in settings else "parameters"], name)
 
     @classmethod
     def trained(cls, training: Training, batch: int = 256) -> Trained:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from allocgym.agents.curve_budget.heuristics import Episode, Job
+from allocgym.agents.curve_budget.schedule import Episode, Job, Scheduled
+from allocgym.envs.curve_budget.problem import CurveBudget
 
 EXPONENTS = np.linspace(0.05, 2.0, 40)
 """Powers a curve is fitted with."""
@@ -31,9 +30,7 @@ def power_law(units: Sequence[float], losses: Sequence[float]) -> tuple[float, f
     return float(a[k]), float(EXPONENTS[k]), float(c[k])
 
 
-def extrapolation(
-    episode: Episode, step: int = 2, proximity: float = 0.02, level: int = 4
-) -> Iterator[Job]:
+class Extrapolation(Scheduled):
     """Follow each curve's prediction of its own end until it has settled, then stop the losers.
 
     After Vilares et al. (arXiv 2402.02515), who stop the training of taggers: a decreasing convex power
@@ -44,27 +41,40 @@ def extrapolation(
     far is fitted, so an irregular point cannot raise the trace.
 
     Args:
-        episode: the curves.
+        problem: `CurveBudget`.
         step: units between two fits.
         proximity: relative difference of neighbours in the trace below which it has settled.
         level: reports before the first fit (the prediction level).
     """
-    best = np.inf
-    for i in range(episode.count):
-        trace: list[float] = []
-        for units in range(step, episode.limit + step, step):
-            yield i, min(units, episode.limit)
-            if len(episode.history[i]) < level:
-                continue
-            a, b, c = power_law(*zip(*episode.history[i], strict=True))
-            trace.append(a * episode.limit**-b + c)
-            settled = len(trace) > 1 and abs(trace[-1] - trace[-2]) <= proximity * abs(trace[-1])
-            if settled and trace[-1] >= best:
-                break
-        best = min(best, float(episode.scores[i]))
+
+    name = "extrapolation"
+
+    def __init__(
+        self, problem: CurveBudget, step: int = 2, proximity: float = 0.02, level: int = 4
+    ) -> None:
+        super().__init__(problem)
+        self.step, self.proximity, self.level = step, proximity, level
+
+    def jobs(self, episode: Episode) -> Iterator[Job]:
+        """See `Scheduled.jobs`."""
+        best = np.inf
+        for i in range(episode.count):
+            trace: list[float] = []
+            for units in range(self.step, episode.limit + self.step, self.step):
+                yield i, min(units, episode.limit)
+                if len(episode.history[i]) < self.level:
+                    continue
+                a, b, c = power_law(*zip(*episode.history[i], strict=True))
+                trace.append(a * episode.limit**-b + c)
+                settled = len(trace) > 1 and abs(trace[-1] - trace[-2]) <= self.proximity * abs(
+                    trace[-1]
+                )
+                if settled and trace[-1] >= best:
+                    break
+            best = min(best, float(episode.scores[i]))
 
 
-def early_signals(episode: Episode, share: float = 0.1, keep: int = 3) -> Iterator[Job]:
+class EarlySignals(Scheduled):
     """Train everything a little, keep those that start slowly.
 
     After what Pareja et al. (arXiv 2412.13337) report of fine-tuning small language models: a lower
@@ -74,19 +84,28 @@ def early_signals(episode: Episode, share: float = 0.1, keep: int = 3) -> Iterat
     not hold across arbitrary configurations: the suite says how it does here.
 
     Args:
-        episode: the curves.
+        problem: `CurveBudget`.
         share: of a curve that counts as early.
         keep: one of so many configurations is trained to the end, the best sum of ranks first.
     """
-    early = max(round(share * episode.limit), 2)
-    for i in range(episode.count):
-        yield i, max(early // 2, 1)
-        yield i, early
-    everyone = list(range(episode.count))
-    late = [episode.at(i, early) for i in everyone]
-    fall = [episode.at(i, max(early // 2, 1)) - episode.at(i, early) for i in everyone]
-    rank = np.argsort(np.argsort(fall, kind="stable")) + np.argsort(
-        np.argsort(-np.array(late), kind="stable")
-    )
-    for i in np.argsort(rank, kind="stable")[: max(episode.count // keep, 1)]:
-        yield int(i), episode.limit
+
+    name = "early-signals"
+
+    def __init__(self, problem: CurveBudget, share: float = 0.1, keep: int = 3) -> None:
+        super().__init__(problem)
+        self.share, self.keep = share, keep
+
+    def jobs(self, episode: Episode) -> Iterator[Job]:
+        """See `Scheduled.jobs`."""
+        early = max(round(self.share * episode.limit), 2)
+        for i in range(episode.count):
+            yield i, max(early // 2, 1)
+            yield i, early
+        everyone = list(range(episode.count))
+        late = [episode.at(i, early) for i in everyone]
+        fall = [episode.at(i, max(early // 2, 1)) - episode.at(i, early) for i in everyone]
+        rank = np.argsort(np.argsort(fall, kind="stable")) + np.argsort(
+            np.argsort(-np.array(late), kind="stable")
+        )
+        for i in np.argsort(rank, kind="stable")[: max(episode.count // self.keep, 1)]:
+            yield int(i), episode.limit

@@ -32,7 +32,7 @@ class GridWSD(PopulationAgent):
     def ask(self) -> Plan:
         """See `Agent.ask`."""
         out, inst = self.outcome, self.outcome.instance
-        k = self.problem.knobs.index("learning_rate")
+        k = self.rate
         horizon = np.where(inst.hidden > 0, self.assumed, inst.horizon)
         last = inst.present.sum(1) - 1
         count = last + (self.share == 1)

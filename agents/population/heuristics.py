@@ -4,23 +4,43 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
 from scipy import stats
 
 from allocgym.agents.core.agent import Agent
 from allocgym.envs.core import randomness
+from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.population.problem import FACTORS, Population, ranks
 from allocgym.envs.population.records import Plan, PopulationOutcome
 
 
 class PopulationAgent(Agent[PopulationOutcome, Plan]):
-    """A rule that names donors, knobs and weights; ranges and rounding are the problem's."""
+    """A rule that names donors, knobs and weights; ranges and rounding are the problem's.
+
+    Attributes:
+        stream: what its random draws are keyed by, besides its seed (default: its name).
+    """
 
     problem: Population
+    stream: ClassVar[str] = ""
 
     def _start(self) -> None:
-        self.rng = randomness.generator(self.seed, f"population {self.name}")
+        self.rng = randomness.generator(self.seed, f"population {self.stream or self.name}")
+
+    @property
+    def rate(self) -> int:
+        """Index of the learning rate among the knobs.
+
+        Raises:
+            AllocgymError: it is not decided.
+        """
+        if "learning_rate" not in self.problem.knobs:
+            raise AllocgymError(
+                f"knobs: 'learning_rate' expected by agent {self.name!r}, given {self.problem.knobs}"
+            )
+        return self.problem.knobs.index("learning_rate")
 
     @property
     def here(self) -> np.ndarray:
@@ -326,7 +346,7 @@ class OneRun(PopulationAgent):
     def peak(self) -> np.ndarray:
         """``(batch,)`` peak learning rate."""
         inst = self.outcome.instance
-        k = self.problem.knobs.index("learning_rate")
+        k = self.rate
         guess = inst.low[:, k] * (inst.high[:, k] / inst.low[:, k]) ** self.place
         return np.where(inst.edge > 0, np.minimum(inst.edge / 2, inst.high[:, k]), guess)
 
@@ -339,7 +359,7 @@ class OneRun(PopulationAgent):
 
     def ask(self) -> Plan:
         """See `Agent.ask`."""
-        k = self.problem.knobs.index("learning_rate")
+        k = self.rate
         inst = self.outcome.instance
         factor = SCHEDULES[self.schedule](self.progress())
         knobs = self.outcome.knobs.copy()

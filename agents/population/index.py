@@ -8,28 +8,13 @@ much to forgive it is one of the numbers. Greed is the special case 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
-
 import numpy as np
 
-from allocgym.agents.core.agent import rollout
-from allocgym.agents.core.evolution import tune
+from allocgym.agents.core.parametric import Parametric
 from allocgym.agents.population.heuristics import PopulationAgent
-from allocgym.envs.core.errors import AllocgymError
-from allocgym.envs.population.problem import Population, ranks
+from allocgym.envs.population.problem import ranks
 from allocgym.envs.population.records import Plan
 
-PARAMETERS = (
-    "share of the run that explores",
-    "forgiveness of a high rate",
-    "fraction that copies",
-    "log step of an explored knob",
-    "concentration of steps",
-    "power of the annealing",
-    "power of an anytime decay",
-)
-START = (-1.0, 0.0, -1.0, -1.0, 1.0, 0.0, -2.0)
 ASSUMED = 20
 """Periods a hidden horizon is taken for."""
 
@@ -38,33 +23,36 @@ def _sigmoid(x: float) -> float:
     return float(1 / (1 + np.exp(-np.clip(x, -30, 30))))
 
 
-class IndexController(PopulationAgent):
+class IndexController(Parametric, PopulationAgent):
     """Explore, then anneal the most promising member; see the module.
 
-    Args:
-        problem: `Population`, with a learning rate among its knobs.
-        parameters: seven numbers, named in `PARAMETERS`, on an unbounded scale.
-        name: shown in tables.
+    The numbers are on an unbounded scale.
     """
 
-    def __init__(
-        self, problem: Population, parameters: Sequence[float], name: str = "index (cma)"
-    ) -> None:
-        super().__init__(problem)
-        if len(parameters) != len(PARAMETERS):
-            raise AllocgymError(
-                f"parameters: {len(PARAMETERS)} numbers expected, given {len(parameters)}"
-            )
-        self.parameters = np.asarray(parameters, float)
-        self.name = name
-        p = self.parameters
+    kind = "index"
+    parameters = (
+        "share of the run that explores",
+        "forgiveness of a high rate",
+        "fraction that copies",
+        "log step of an explored knob",
+        "concentration of steps",
+        "power of the annealing",
+        "power of an anytime decay",
+    )
+    start = (-1.0, 0.0, -1.0, -1.0, 1.0, 0.0, -2.0)
+    spread = 0.7
+    candidates = 12
+    stream = "learned (cma)"
+    """Whatever the file is called; the name is that of the first one."""
+
+    def _start(self) -> None:
+        super()._start()
+        p = self.weights
         self.explores, self.copies = 0.6 * _sigmoid(p[0]), 0.5 * _sigmoid(p[2])
         self.forgives = float(0.3 * np.tanh(p[1]))
         self.stride, self.focus = 0.7 * _sigmoid(p[3]), float(np.exp(np.clip(p[4], -3, 3)))
-        self.power, self.decay = (
-            float(np.exp(np.clip(p[5], -2, 2))),
-            float(np.exp(np.clip(p[6], -5, 1))),
-        )
+        self.power = float(np.exp(np.clip(p[5], -2, 2)))
+        self.decay = float(np.exp(np.clip(p[6], -5, 1)))
 
     def _progress(self) -> tuple[np.ndarray, np.ndarray]:
         """Fraction of the run done before and after the coming period, ``(batch,)`` each."""
@@ -82,7 +70,7 @@ class IndexController(PopulationAgent):
 
     def ask(self) -> Plan:
         """See `Agent.ask`."""
-        k = self.problem.knobs.index("learning_rate")
+        k = self.rate
         inst, here = self.outcome.instance, self.here
         before, after = self._progress()
         span = np.log(inst.high[:, k] / inst.low[:, k])[:, None]
@@ -104,27 +92,3 @@ class IndexController(PopulationAgent):
         knobs[..., k] *= factor[:, None]
         weights = np.where(exploring, here | moved, here * np.exp(-self.focus * rank))
         return self.plan(donor, knobs, weights)
-
-
-def train(
-    problem: Population,
-    backend: Any,
-    iterations: int = 60,
-    seed: int = 0,
-    progress: Callable[[int, float], None] | None = None,
-) -> tuple[IndexController, dict[str, Any]]:
-    """Tune the parameters by CMA-ES on instances drawn from a simulator.
-
-    Raises:
-        ImportError: ``cma`` is not installed.
-    """
-
-    def score(parameters: list[float], seeds: np.ndarray) -> float:
-        agent = IndexController(problem, parameters)
-        rollout(agent, backend, seeds)
-        return float(np.mean(np.log(agent.memory.objective)))
-
-    parameters, information = tune(
-        score, backend.spec.batch_size, START, 0.7, iterations, seed, 12, progress
-    )
-    return IndexController(problem, parameters), information

@@ -48,7 +48,7 @@ class SearchedRun(OneRun):
         """Search on the running episodes' true parameters."""
         self._backend = backend
         inst = backend.outcome.instance
-        k = self.problem.knobs.index("learning_rate")
+        k = self.rate
         first = np.where(inst.present, backend.outcome.knobs[..., k], -np.inf)
         # Where rates may only fall, the member that starts highest can do all that others can.
         falls = backend.family.falling
@@ -63,29 +63,25 @@ class SearchedRun(OneRun):
     def _play(self, rates: np.ndarray) -> np.ndarray:
         """Final losses ``(candidates, batch)`` of rates ``(periods, candidates, batch)``."""
         backend = self._backend
-        inst, parameters, family = (
-            backend.outcome.instance,
-            backend.sampled.parameters,
-            backend.family,
-        )
+        inst, law, family = backend.outcome.instance, backend.state.law, backend.family
         periods, count, batch = rates.shape
         middle = np.sqrt(inst.low * inst.high).T[:, None]
         knobs = np.broadcast_to(middle, (len(middle), count, batch)).copy()
-        k = self.problem.knobs.index("learning_rate")
+        k = self.rate
         knobs[k] = rates[0]
         steps = np.broadcast_to(inst.present.sum(1) * inst.interval, (count, batch))
-        state = family.begin(parameters, backend._full(knobs), steps * 0)
+        state = family.begin(law, backend.full(knobs))
         if family.falling:
             # Warm-up happened at each member's own first rate.
             own = backend.outcome.knobs[np.arange(batch), self._member, k]
             first = np.broadcast_to(own, (count, batch))
             knobs[k] = first
-            state = family.begin(parameters, backend._full(knobs), steps * 0)
+            state = family.begin(law, backend.full(knobs))
         for t in range(periods):
             knobs[k] = np.minimum(rates[t], first) if family.falling else rates[t]
             on = steps * (t < inst.horizon)
-            state = family.train(parameters, state, backend._full(knobs), on)
-        loss = family.loss(parameters, state)
+            state = family.train(law, state, backend.full(knobs), on)
+        loss = family.loss(law, state)
         return np.where(np.isfinite(loss), loss, 1e9)
 
     def _tuned(self, x: np.ndarray) -> np.ndarray:
@@ -131,7 +127,7 @@ class SearchedRun(OneRun):
 
     def ask(self) -> Plan:
         """See `Agent.ask`."""
-        k = self.problem.knobs.index("learning_rate")
+        k = self.rate
         period = np.minimum(self.outcome.period, len(self._rates) - 1)
         knobs = self.outcome.knobs.copy()
         row = np.arange(len(period))

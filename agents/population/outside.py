@@ -318,9 +318,16 @@ def _syne_pbt(ranges: Ranges, seed: int) -> Any:
     )
 
 
-OUTSIDE: dict[str, Callable[[Population], Outside]] = {
-    "ray-tune-pbt": lambda p: tune_agent(p, _tune_pbt, "ray tune's pbt"),
-    "ray-tune-asha": lambda p: tune_agent(p, _tune_asha, "ray tune's asha"),
-    "syne-tune-pbt": lambda p: syne_agent(p, _syne_pbt, "syne tune's pbt"),
-}
-"""Foreign schedulers by name, with the settings of our own of that name."""
+def ray_tune_pbt(problem: Population) -> Outside:
+    """Ray Tune's PBT, with the settings of ours."""
+    return tune_agent(problem, _tune_pbt, "ray tune's pbt")
+
+
+def ray_tune_asha(problem: Population) -> Outside:
+    """Ray Tune's ASHA, with the settings of ours."""
+    return tune_agent(problem, _tune_asha, "ray tune's asha")
+
+
+def syne_tune_pbt(problem: Population) -> Outside:
+    """Syne Tune's PBT, with the settings of ours."""
+    return syne_agent(problem, _syne_pbt, "syne tune's pbt")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from allocgym.agents.core import catalogue
 from allocgym.agents.core.agent import rollout
-from allocgym.agents.curve_budget import heuristics as stopping
+from allocgym.agents.core.training import train
 from allocgym.benchmarks.core.compare import as_dict, holm, paired
 from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, console, finish, show
-from allocgym.envs.core.builder import make_backend, make_problem
+from allocgym.envs.core.builder import build
 from allocgym.simulators.core import public_data
 
 LEARNED = "learned (cma)"
@@ -45,22 +48,20 @@ def suite(options: Options) -> int:
         console.print(f"public data is needed: {', '.join(DATA.values())}")
         figures = [Figure("curves", None, "public data", None, "aim", "data not found")]
         return finish("curves", figures, results, begun, options)
-    problem: Any = make_problem("curve-budget")
-    backend = make_backend(problem, "replay", scenario="taskset", num_envs=32)
-    agent, provenance = stopping.train(problem, backend, 5 if options.quick else 25)
-    results["training"] = {
-        **provenance,
-        "scenario": "taskset",
-        "parameters": agent.parameters.tolist(),
-    }
-    names = options.agents or list(stopping.SCHEDULERS)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "learned.zip"
+        provenance = train("curve-budget", path, "taskset", "cma", 5 if options.quick else 25)
+        backend = build("curve-budget", "replay", "taskset")
+        agent: Any = catalogue.make(path, backend.problem)
+    results["training"] = {**provenance, "parameters": agent.weights.tolist()}
+    names = options.agents or [n for n in catalogue.names("curve-budget") if n != "learned"]
     for scenario in options.cases or DATA:
-        backend = make_backend(problem, "replay", scenario=scenario, num_envs=options.seeds)
+        backend = build("curve-budget", "replay", scenario, options.seeds)
         times, losses = {}, {}
         for name in [LEARNED, *names]:
-            entrant = agent if name == LEARNED else stopping.make(name, problem)
+            entrant = agent if name == LEARNED else catalogue.make(name, backend.problem)
             outcomes = rollout(entrant, backend, np.arange(options.seeds))
-            times[name] = stopping.time_to_target(outcomes)
+            times[name] = entrant.memory.reached
             losses[name] = np.log(entrant.memory.objective)
         parts = credit(times)
         against = {k: paired(-parts[LEARNED], -v) for k, v in parts.items() if k != LEARNED}

@@ -12,24 +12,23 @@ from allocgym.benchmarks.core.suite import Figure, finish, show
 from allocgym.simulators.core import public_data
 from allocgym.simulators.population import multipower
 from allocgym.simulators.population.families import FAMILIES
-from allocgym.simulators.population.scenarios import Draw
+from allocgym.simulators.population.sampling import Draw
 
 
 def edge_error(count: int = 200) -> float:
     """Largest distance between where the quadratic diverges and ``2 / h_max``, as a fraction of it."""
     family: Any = FAMILIES["quadratic"]
-    parameters = family.draw(Draw(np.arange(count), 1), 1)
-    parameters["noise"] = parameters["noise"] * 0
-    low, high = 0.5 * parameters["edge"], 1.5 * parameters["edge"]
+    law = family.draw(Draw(np.arange(count), 1), 1)
+    law.noise = law.noise * 0
+    low, high = 0.5 * law.edge, 1.5 * law.edge
     steps = np.full((1, count), 4_000_000)
     for _ in range(40):
         middle = (low + high) / 2
         knobs = np.stack([middle[None], np.full((1, count), 64.0)])
-        state = family.train(parameters, family.begin(parameters, knobs, steps), knobs, steps)
-        start = parameters["start"][0]
-        grows = state["second"][0, 0] > start
+        state = family.train(law, family.begin(law, knobs), knobs, steps)
+        grows = state.second[0, 0] > law.start[0]
         low, high = np.where(grows, low, middle), np.where(grows, middle, high)
-    return float(np.max(np.abs((low + high) / 2 / parameters["edge"] - 1)))
+    return float(np.max(np.abs((low + high) / 2 / law.edge - 1)))
 
 
 def suite(options: Options) -> int:

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import time
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from allocgym.agents.core import catalogue
+from allocgym.agents.core import agent_file, catalogue
 from allocgym.agents.core.agent import Agent, rollout
-from allocgym.agents.population.grid import GridWSD
+from allocgym.agents.core.training import train
 from allocgym.agents.population.index import IndexController
 from allocgym.benchmarks.core.compare import Paired, as_dict, holm, paired
 from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, console, finish, run_cells, show
-from allocgym.benchmarks.population.training import train_agent
-from allocgym.envs.core.builder import make_backend, make_problem
-from allocgym.envs.population.problem import Population
+from allocgym.envs.core.builder import build, make_problem
 
 TASKS = ("digits", "teacher", "bytes")
 LEARNED = "learned (cma)"
@@ -31,26 +26,19 @@ OVERRIDES = {"interval": 20}
 FIRST_SEED = 1000
 """Seeds below were looked at while this suite was being written: they are not reported."""
 RIVALS = ("pbt", "random-search", "grid-wsd", "grid-then-wsd", "mf-pbt", "asha", "wsd")
-GRIDS: dict[str, Callable[[Population], Agent]] = {
-    "grid-wsd": GridWSD,
-    "grid-then-wsd": lambda p: GridWSD(p, share=0.4),
-}
 AIMED = {"pbt": "ahead", "random-search": "ahead"}
-VERSION = 2
+VERSION = 3
 """Of the tasks and the training: cells of another version are not read back."""
 
 
 def run_cell(cell: dict[str, Any]) -> dict[str, Any]:
     """Run one agent on one task and seed; the members that it leaves are judged once, at the end."""
-    problem: Any = make_problem("population")
-    backend = make_backend(problem, "real", scenario=cell["task"], device="cpu", **cell["settings"])
+    backend = build("population", "real", cell["task"], device="cpu", **cell["settings"])
     agent: Agent
     if "parameters" in cell:
-        agent = IndexController(problem, cell["parameters"])
-    elif cell["agent"] in GRIDS:
-        agent = GRIDS[cell["agent"]](problem)
+        agent = IndexController(backend.problem, cell["parameters"], LEARNED)
     else:
-        agent = catalogue.make(cell["agent"], problem)
+        agent = catalogue.make(cell["agent"], backend.problem)
     begun = time.process_time()
     outcomes = rollout(agent, backend, np.array([cell["seed"]]), seed=cell["seed"])
     last = outcomes[-1]
@@ -70,10 +58,10 @@ def trained(folder: Path, quick: bool) -> tuple[list[float], dict[str, Any]]:
     """Parameters of the frozen controller, and how it was trained (read back where it was)."""
     path = folder / f"learned-{SCENARIO}{'-quick' if quick else ''}-{VERSION}.zip"
     if not path.exists():
-        train_agent(path, SCENARIO, iterations=10 if quick else 40, batch=64, overrides=OVERRIDES)
-    with zipfile.ZipFile(path) as file:
-        description = json.loads(file.read("agent.json"))
-    return description["settings"]["parameters"], description["provenance"]
+        given = {**OVERRIDES, "batch": 64}
+        train("population", path, SCENARIO, "cma", 10 if quick else 40, arguments=given)
+    description, _ = agent_file.load(path, make_problem("population"))
+    return description["settings"]["weights"], description["provenance"]
 
 
 def suite(options: Options) -> int:

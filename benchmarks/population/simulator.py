@@ -11,12 +11,12 @@ import numpy as np
 
 from allocgym.agents.core import catalogue
 from allocgym.agents.core.agent import Agent, rollout
+from allocgym.agents.core.training import train
 from allocgym.benchmarks.core.compare import Paired, as_dict, holm, normalised_gain, paired
 from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, console, finish, show
-from allocgym.benchmarks.population.training import train_agent
-from allocgym.envs.core.builder import make_backend, make_problem
-from allocgym.simulators.population.scenarios import CONTROL, SCENARIOS
+from allocgym.envs.core.builder import build, make_problem
+from allocgym.simulators.population.scenario import CONTROL, SCENARIOS
 
 POPULATIONS = (
     "pbt-1",
@@ -44,9 +44,8 @@ def score(
     name: str | Path, scenario: str, seeds: int, overrides: dict[str, Any]
 ) -> tuple[Agent, np.ndarray]:
     """Run an agent on seeds 0, 1, ... and return it with log test losses, ``(seeds,)``."""
-    problem: Any = make_problem("population")
-    backend = make_backend(problem, "twin", scenario=scenario, num_envs=seeds, **overrides)
-    agent = catalogue.make(name, problem)
+    backend = build("population", "twin", scenario, seeds, **overrides)
+    agent = catalogue.make(name, backend.problem)
     rollout(agent, backend, np.arange(seeds))
     return agent, np.log(agent.memory.objective)
 
@@ -104,7 +103,10 @@ def suite(options: Options) -> int:
     with tempfile.TemporaryDirectory() as folder:
         for scenario in options.cases or SCENARIOS:
             path = Path(folder) / f"learned-{scenario}.zip"
-            trained = train_agent(path, scenario, iterations=10 if options.quick else 40, batch=64)
+            iterations = 10 if options.quick else 40
+            trained = train(
+                "population", path, scenario, "cma", iterations, arguments={"batch": 64}
+            )
             console.print(f"{scenario}: trained in {trained['seconds']} s")
             scores = compare_agents(scenario, [*names, *BOUNDS], options.seeds)
             scores[LEARNED] = score(path, scenario, options.seeds, {})[1]
@@ -134,7 +136,7 @@ def summarise(scores: dict[str, np.ndarray], trained: dict[str, Any]) -> dict[st
 def judge(scenario: str, scores: dict[str, np.ndarray]) -> list[Figure]:
     """The figures one scenario is judged by."""
     figures = []
-    single = {catalogue.make(n, make_problem("population")).name for n in (*SINGLE, *BOUNDS)}  # type: ignore[arg-type]
+    single = {catalogue.make(n, make_problem("population")).name for n in (*SINGLE, *BOUNDS)}
     rivals = {k: v for k, v in scores.items() if k not in single and k != LEARNED}
     best = min(rivals, key=lambda k: rivals[k].mean())
     d = paired(scores[LEARNED], rivals[best])

@@ -41,3 +41,8 @@ def total(array: Array, axis: int = 0) -> Array:
     if isinstance(array, np.ndarray) and array.shape[-1] == 1:
         return np.add.accumulate(array, axis=axis).take(-1, axis=axis)
     return array.sum(axis)
+
+
+def row_total(array: np.ndarray) -> np.ndarray:
+    """Sum each row of ``(batch, n)`` in the order of its columns, whatever the batch and the layout."""
+    return np.asarray(total(np.ascontiguousarray(columns(array))))

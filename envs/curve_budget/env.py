@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from allocgym.envs.core.builder import make_backend, make_problem
 from allocgym.envs.core.environment import AllocationEnv, AllocationVectorEnv
 
 
@@ -37,37 +34,16 @@ class CurveBudgetEnv(AllocationEnv):
     ## Arguments
     - `scenario`: `"synthetic"` (default, from the package alone), `"taskset"` or `"algoperf"`
       (public data); fields can be overridden by keyword.
-    - `n_max`: rows for configurations, 2 to 64 (default 16).
+    - `n_max`: rows for configurations, 2 to 64 (default 16, or as many as the scenario has).
 
     ## References
     Metz et al. 2020 (TaskSet, arXiv 2002.11887); Dahl et al. 2023 (AlgoPerf, arXiv 2306.07179).
     """  # noqa: E501
 
-    def __init__(
-        self,
-        scenario: str = "synthetic",
-        backend: str = "replay",
-        n_max: int = 16,
-        render_mode: str | None = None,
-        **arguments: Any,
-    ) -> None:
-        problem = make_problem("curve-budget", n_max=n_max)
-        made = make_backend(problem, backend, scenario=scenario, num_envs=1, **arguments)
-        super().__init__(problem, made, render_mode)
+    problem_id = "curve-budget"
 
 
 class CurveBudgetVectorEnv(AllocationVectorEnv):
     """Many `CurveBudgetEnv` at once; same arguments, plus ``autoreset_mode``."""
 
-    def __init__(
-        self,
-        num_envs: int = 1,
-        scenario: str = "synthetic",
-        backend: str = "replay",
-        n_max: int = 16,
-        autoreset_mode: str = "same_step",
-        **arguments: Any,
-    ) -> None:
-        problem = make_problem("curve-budget", n_max=n_max)
-        made = make_backend(problem, backend, scenario=scenario, num_envs=num_envs, **arguments)
-        super().__init__(problem, made, autoreset_mode)
+    problem_id = "curve-budget"

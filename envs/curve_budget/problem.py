@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from allocgym.envs.core import budget
+from allocgym.envs.core.arrays import row_total
 from allocgym.envs.core.contracts import Decision, Outcome, Problem
 from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.core.record import Record, nested
@@ -94,12 +95,22 @@ class CurveOutcome(Outcome):
 
 @dataclasses.dataclass(eq=False)
 class CurveMemory(Record):
-    """What is remembered: log scores of the last three periods, the start, the objective."""
+    """What is remembered of an episode.
+
+    Attributes:
+        last, before, earlier: ``(batch, n)`` float64 log scores of the last three periods.
+        start: ``(batch,)`` float64 lowest log score before training.
+        reached: ``(batch,)`` float64 units after which the target was first measured (1 where it was met
+            before any training); infinity where it has not been.
+        objective: ``(batch,)`` float64 test loss of the configuration with the lowest measured loss.
+        outcome: the latest outcome.
+    """
 
     last: np.ndarray
     before: np.ndarray
     earlier: np.ndarray
     start: np.ndarray
+    reached: np.ndarray
     objective: np.ndarray
     outcome: CurveOutcome = nested(CurveOutcome)
 
@@ -133,18 +144,24 @@ class CurveBudget(Problem[CurveOutcome, CurveMemory, Allotment]):
         """See `Problem.begin`."""
         last = np.log(outcome.scores)
         start = np.where(outcome.instance.present, last, np.inf).min(1)
-        return CurveMemory(last, last, last, start, chosen(outcome), outcome)
+        reached = _reached(np.full(len(start), np.inf), outcome)
+        return CurveMemory(last, last, last, start, reached, chosen(outcome), outcome)
 
     def update(self, memory: CurveMemory, outcome: CurveOutcome) -> CurveMemory:
         """See `Problem.update`."""
-        now = np.log(outcome.scores)
-        return CurveMemory(now, memory.last, memory.before, memory.start, chosen(outcome), outcome)
+        return CurveMemory(
+            last=np.log(outcome.scores),
+            before=memory.last,
+            earlier=memory.before,
+            start=memory.start,
+            reached=_reached(memory.reached, outcome),
+            objective=chosen(outcome),
+            outcome=outcome,
+        )
 
     def room(self, outcome: CurveOutcome) -> np.ndarray:
         """``(batch, n)`` int64 units that each open configuration can still use."""
-        inst = outcome.instance
-        can = inst.present & ~outcome.closed & outcome.alive
-        return np.asarray(np.where(can, inst.limit[:, None] - outcome.used, 0))
+        return room(outcome.instance, outcome.used, outcome.closed, outcome.alive)
 
     def encode(self, memory: CurveMemory) -> dict[str, np.ndarray]:
         """See `Problem.encode`."""
@@ -152,8 +169,8 @@ class CurveBudget(Problem[CurveOutcome, CurveMemory, Allotment]):
         here = inst.present
         count = here.sum(1, keepdims=True)
         rank = np.where(here, memory.last, np.inf).argsort(1).argsort(1) / count
-        mean = np.where(here, memory.last, 0).sum(1, keepdims=True) / count
-        spread = np.sqrt(np.where(here, (memory.last - mean) ** 2, 0).sum(1, keepdims=True) / count)
+        mean = row_total(np.where(here, memory.last, 0))[:, None] / count
+        spread = np.sqrt(row_total(np.where(here, (memory.last - mean) ** 2, 0))[:, None] / count)
         lowest = np.where(here, memory.last, np.inf).min(1, keepdims=True)
         rows = np.stack(
             [
@@ -202,15 +219,13 @@ class CurveBudget(Problem[CurveOutcome, CurveMemory, Allotment]):
         # Episodes that are over are granted nothing.
         over = out.grant == 0
         share[over, 0], room[over, 0] = 1.0, 1
-        share /= share.sum(1, keepdims=True)
+        share /= row_total(share)[:, None]
         units = budget.split_units(share.T, np.maximum(out.grant, 1), None, room.T).T
         return Allotment(np.where(over[:, None], 0, units), closing)
 
     def decode(self, action: np.ndarray, memory: CurveMemory) -> Allotment:
         """Those told to go on share the period's units evenly; those told to stop are closed."""
         codes = self.check_action(action, len(memory.start))
-        if (codes < 0).any() or (codes > GO).any():
-            raise AllocgymError("action: each entry 0 (stop), 1 (wait) or 2 (go on) expected")
         return self.divide((codes == GO) * 1.0, memory, codes == STOP)
 
     def action_of(self, decision: Allotment, memory: CurveMemory) -> np.ndarray:
@@ -240,6 +255,22 @@ class CurveBudget(Problem[CurveOutcome, CurveMemory, Allotment]):
         final = after.start - np.log(after.objective)
         return {"objective": np.where(after.outcome.done, final, 0.0)}
 
+    def scores(self, memory: CurveMemory) -> dict[str, np.ndarray]:
+        """See `Problem.scores`: the loss at the end, and when the target was reached."""
+        return {
+            "log final test loss": np.log(memory.objective),
+            "time to target (units; inf where not reached)": memory.reached,
+        }
+
+    def status(self, decision: Allotment, outcome: CurveOutcome, names: Sequence[str]) -> str:
+        """See `Problem.status`: who went on, the best measured loss beside the target."""
+        n = int(outcome.instance.present[0].sum())
+        given = " ".join(f"{i}:+{u}" for i, u in enumerate(decision.units[0, :n]) if u)
+        return (
+            f"units {given}  closed {int(outcome.closed[0].sum())}  "
+            f"best {outcome.scores[0, :n].min():.4f} (target {outcome.instance.target[0]:.4f})"
+        )
+
     def check(self, decision: Allotment, memory: CurveMemory) -> None:
         """See `Problem.check`; copying is refused."""
         if not isinstance(decision, Allotment):
@@ -262,3 +293,18 @@ def chosen(outcome: CurveOutcome) -> np.ndarray:
     """Test loss of the configuration with the lowest measured loss, ``(batch,)``."""
     best = np.where(outcome.instance.present, outcome.scores, np.inf).argmin(1)
     return np.asarray(outcome.heldout[np.arange(len(best)), best])
+
+
+def room(
+    instance: CurveInstance, used: np.ndarray, closed: np.ndarray, alive: np.ndarray
+) -> np.ndarray:
+    """``(batch, n)`` int64 units that each configuration can still use: none where it is closed."""
+    can = instance.present & ~closed & alive
+    return np.asarray(np.where(can, instance.limit[:, None] - used, 0))
+
+
+def _reached(before: np.ndarray, outcome: CurveOutcome) -> np.ndarray:
+    """Units until the target was measured, ``(batch,)``, given those until it was before."""
+    best = np.where(outcome.instance.present, outcome.scores, np.inf).min(1)
+    used = np.maximum(outcome.used.sum(1), 1).astype(float)
+    return np.where((best <= outcome.instance.target) & np.isinf(before), used, before)

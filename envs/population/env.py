@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from allocgym.envs.core.builder import make_backend, make_problem
 from allocgym.envs.core.environment import AllocationEnv, AllocationVectorEnv
 
 
@@ -41,44 +38,19 @@ class PopulationEnv(AllocationEnv):
     ## Arguments
     - `scenario`: `"unknown-edge"` (default), `"known-edge"`, `"hidden-horizon"`, `"stragglers"`,
       `"language-model"`, `"language-model-hidden"`; fields can be overridden by keyword.
-    - `backend`: `"simpy"` (default), `"twin"` or `"real"`.
+    - `backend`: `"simpy"` (default), `"twin"`, `"real"` or `"ray"`.
     - `knobs`: hyperparameters that are decided (default the learning rate).
-    - `n_max`: rows for members, 2 to 64 (default 8).
+    - `n_max`: rows for members, 2 to 64 (default 8, or as many as the scenario has); `dense`.
 
     ## References
     Jaderberg et al. 2017 (arXiv 1711.09846); Zhang et al. 2019 (arXiv 1907.04164); Luo et al. 2025
     (arXiv 2503.12811).
     """  # noqa: E501
 
-    def __init__(
-        self,
-        scenario: str = "unknown-edge",
-        backend: str = "simpy",
-        n_max: int = 8,
-        knobs: tuple[str, ...] = ("learning_rate",),
-        dense: bool = False,
-        render_mode: str | None = None,
-        **arguments: Any,
-    ) -> None:
-        problem = make_problem("population", n_max=n_max, knobs=knobs, dense=dense)
-        made = make_backend(problem, backend, scenario=scenario, num_envs=1, **arguments)
-        super().__init__(problem, made, render_mode)
+    problem_id = "population"
 
 
 class PopulationVectorEnv(AllocationVectorEnv):
     """Many `PopulationEnv` at once on the batched twin; same arguments, plus ``autoreset_mode``."""
 
-    def __init__(
-        self,
-        num_envs: int = 1,
-        scenario: str = "unknown-edge",
-        backend: str = "twin",
-        n_max: int = 8,
-        knobs: tuple[str, ...] = ("learning_rate",),
-        dense: bool = False,
-        autoreset_mode: str = "same_step",
-        **arguments: Any,
-    ) -> None:
-        problem = make_problem("population", n_max=n_max, knobs=knobs, dense=dense)
-        made = make_backend(problem, backend, scenario=scenario, num_envs=num_envs, **arguments)
-        super().__init__(problem, made, autoreset_mode)
+    problem_id = "population"

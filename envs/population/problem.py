@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from allocgym.envs.core import budget, randomness
+from allocgym.envs.core.arrays import row_total
 from allocgym.envs.core.contracts import Problem
 from allocgym.envs.core.errors import AllocgymError, unknown
 from allocgym.envs.population.records import Plan, PopulationMemory, PopulationOutcome
@@ -129,8 +130,8 @@ class Population(Problem[PopulationOutcome, PopulationMemory, Plan]):
         here = inst.present & out.alive
         count = np.maximum(here.sum(1), 1)[:, None]
         rank = ranks(memory.last, here)
-        mean = np.where(here, memory.last, 0).sum(1, keepdims=True) / count
-        spread = np.sqrt(np.where(here, (memory.last - mean) ** 2, 0).sum(1, keepdims=True) / count)
+        mean = row_total(np.where(here, memory.last, 0))[:, None] / count
+        spread = np.sqrt(row_total(np.where(here, (memory.last - mean) ** 2, 0))[:, None] / count)
         scale = np.maximum(spread, inst.noise[:, None] + 1e-4)
         lowest = np.where(here, memory.last, np.inf).min(1, keepdims=True)
         lowest = np.where(np.isfinite(lowest), lowest, memory.start[:, None])
@@ -199,10 +200,6 @@ class Population(Problem[PopulationOutcome, PopulationMemory, Plan]):
         inst = out.instance
         batch = len(out.period)
         array = self.check_action(action, batch).reshape(batch, self.n_max, -1)
-        if (array < 0).any() or (array >= self.choices).any():
-            raise AllocgymError(
-                f"action: each entry from 0 to below {self.choices.tolist()} a member expected"
-            )
         donor = self._donors(array[..., 0], memory)
         knobs = np.take_along_axis(out.knobs, donor[..., None], 1)
         codes = array[..., 1:-1]
@@ -247,7 +244,7 @@ class Population(Problem[PopulationOutcome, PopulationMemory, Plan]):
         share = weights * (out.ready & out.instance.present)
         none = share.sum(1) == 0
         share[none] = (out.ready & out.instance.present)[none]
-        share = share / share.sum(1, keepdims=True)
+        share = share / row_total(share)[:, None]
         return budget.largest_remainder((share * out.grant[:, None]).T, out.grant).T
 
     def action_of(self, decision: Plan, memory: PopulationMemory) -> np.ndarray:
@@ -311,6 +308,31 @@ class Population(Problem[PopulationOutcome, PopulationMemory, Plan]):
             return {"gain": _lowest(before) - _lowest(after)}
         final = after.start - np.log(np.maximum(after.objective, 1e-12))
         return {"objective": np.where(after.outcome.done, final, 0.0)}
+
+    def scores(self, memory: PopulationMemory) -> dict[str, np.ndarray]:
+        """See `Problem.scores`: of the member that measured best, and of the best in hindsight."""
+        out = memory.outcome
+        here = out.instance.present & out.alive
+        best = np.where(here, out.heldout, np.inf).min(1)
+        return {
+            "log test loss": np.log(np.maximum(memory.objective, 1e-12)),
+            "log test loss, best in hindsight": np.log(
+                np.where(here.any(1), best, memory.objective)
+            ),
+            "members alive": here.sum(1),
+            "member-steps": out.used.sum(1),
+        }
+
+    def status(self, decision: Plan, outcome: PopulationOutcome, names: Sequence[str]) -> str:
+        """See `Problem.status`: steps, who copied whom, the best measured loss."""
+        inst = outcome.instance
+        here, n = inst.present[0] & outcome.alive[0], int(inst.present[0].sum())
+        copies = [f"{i}<-{d}" for i, d in enumerate(decision.donor[0, :n]) if i != d]
+        best = outcome.scores[0][here].min() if here.any() else float("nan")
+        return (
+            f"steps {decision.steps[0, :n].tolist()}  copies {' '.join(copies) or '-'}  "
+            f"best {best:.4f}  alive {int(here.sum())}/{n}"
+        )
 
     def check(self, decision: Plan, memory: PopulationMemory) -> None:
         """See `Problem.check`."""

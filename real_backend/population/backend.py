@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,7 +18,8 @@ from allocgym.envs.population.problem import Population
 from allocgym.envs.population.records import Plan, PopulationInstance, PopulationOutcome
 from allocgym.real_backend.core import checkpoints
 from allocgym.real_backend.core import device as devices
-from allocgym.real_backend.population import settings, tasks
+from allocgym.real_backend.population import tasks
+from allocgym.real_backend.population.scenario import DEFAULTS, SCENARIOS, RealPopulationScenario
 from allocgym.real_backend.population.stack import Architecture, Stack
 
 CLOCKS = ("charged", "wall")
@@ -31,62 +33,55 @@ class RealPopulation(Backend[PopulationOutcome, Plan]):
     """Trains all members in one process, weights stacked; a copy is an index copy of whole states.
 
     The seed of an episode decides data, first weights, first knobs and the order of minibatches. On a
-    CPU an episode is a function of (setting, seed, decisions, threads), bit for bit, through any number
+    CPU an episode is a function of (scenario, seed, decisions, threads), bit for bit, through any number
     of checkpoints and processes. A member that diverges stays out of the others' arithmetic; its steps
     are spent, its loss reads `WORST`, and it lives again by copying.
 
     Args:
         problem: `Population`; knobs may be the learning rate, weight decay and momentum.
-        scenario: a name of `settings.SCENARIOS`, or a `Setting`.
-        num_envs: 1; a machine trains one population at a time.
+        scenario: what is trained, for how long.
         clock: ``"charged"`` (nominal seconds, the same everywhere) or ``"wall"`` (measured).
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:i"``.
         threads: processor threads while training.
-        overrides: fields of `Setting`, by keyword.
 
     Raises:
         AllocgymError: a value out of range, a knob that would change nothing.
     """
 
     name: ClassVar[str] = "real"
+    scenarios: ClassVar[Mapping[str, RealPopulationScenario]] = SCENARIOS
+    batched: ClassVar[bool] = False
 
     def __init__(
         self,
         problem: Population,
-        scenario: str | settings.Setting = "unknown-edge",
-        num_envs: int = 1,
+        scenario: RealPopulationScenario,
         clock: str = "charged",
         device: str = "auto",
         threads: int = 1,
-        **overrides: Any,
     ) -> None:
-        if num_envs != 1:
-            raise AllocgymError(
-                f"num_envs: the real back end trains 1 population, given {num_envs}"
-            )
         if clock not in CLOCKS:
             raise unknown("clock", clock, CLOCKS)
         if threads < 1:
             raise AllocgymError(f"threads: an integer >= 1 expected, given {threads}")
-        self.setting = setting = settings.make(scenario, **overrides)
-        if setting.members > problem.n_max:
+        if scenario.members > problem.n_max:
             raise AllocgymError(
-                f"n_max: the scenario has {setting.members} members, given {problem.n_max}"
+                f"n_max: the scenario has {scenario.members} members, given {problem.n_max}"
             )
-        ranges = setting.ranges()
+        self._ranges = ranges = scenario.ranges()
         for knob in problem.knobs:
             if knob not in ranges:
                 raise AllocgymError(
                     f"knobs: {knob!r} changes nothing in a real population; {', '.join(ranges)} do"
                 )
-        self._ranges = ranges
+        self.scenario = scenario
         self._threads = threads
         self._device = devices.choose(device)
         self._seed = 0
         self._stack: Stack | None = None
         self._task: tasks.Task | None = None
         details = {
-            "setting": dataclasses.asdict(setting),
+            "setting": dataclasses.asdict(scenario),
             "knobs": problem.knobs,
             "device": str(self._device),
             "threads": threads,
@@ -94,12 +89,12 @@ class RealPopulation(Backend[PopulationOutcome, Plan]):
         }
         spec = Spec(
             problem=problem.id,
-            scenario=setting.scenario,
+            scenario=scenario.name,
             backend=self.name,
             claimants=tuple(f"member-{i}" for i in range(problem.n_max)),
             n_max=problem.n_max,
             unit="optimiser step of a member",
-            horizon=setting.horizon,
+            horizon=scenario.horizon,
             batch_size=1,
             clock=clock,
             capabilities=frozenset({"restart"}),
@@ -107,6 +102,11 @@ class RealPopulation(Backend[PopulationOutcome, Plan]):
         )
         super().__init__(spec, problem)
         self.problem: Population = problem
+
+    @classmethod
+    def suits(cls, scenario: RealPopulationScenario) -> Mapping[str, Any]:
+        """See `Backend.suits`: more rows where the scenario has more members."""
+        return {"n_max": scenario.members} if scenario.members > 8 else {}
 
     @property
     def stack(self) -> Stack:
@@ -144,7 +144,7 @@ class RealPopulation(Backend[PopulationOutcome, Plan]):
 
         Raises:
             CorruptFileError: the file is damaged.
-            AllocgymError: there is none, or it is of another setting, of other examples, knobs or n_max.
+            AllocgymError: there is none, or it is of another scenario, of other examples, knobs or n_max.
         """
         state, data = checkpoints.load(path)
         for key, mine in self._identity().items():
@@ -159,7 +159,7 @@ class RealPopulation(Backend[PopulationOutcome, Plan]):
         self._load(state)
         self._limit = data["limit"]
         self.ledger.load(data["ledger"])
-        self._outcome = PopulationOutcome.from_json(data["outcome"])
+        self._latest = PopulationOutcome.from_json(data["outcome"])
 
     def close(self) -> None:
         """Let go of members and data."""
@@ -168,21 +168,19 @@ class RealPopulation(Backend[PopulationOutcome, Plan]):
     def _identity(self) -> dict[str, Any]:
         return {
             "kind": "population",
-            "setting": self.setting.digest(),
+            "setting": self.scenario.digest(),
             "n_max": self.spec.n_max,
             "knobs": list(self.problem.knobs),
         }
 
     def _begin(self, seed: int) -> None:
         self._seed = seed
-        self._task, self._stack = begin(self.setting, seed, self._device)
+        self._task, self._stack = begin(self.scenario, seed, self._device)
 
     def _budget(self) -> np.ndarray:
         return self.outcome.instance.total
 
     def _reset(self, seeds: np.ndarray, where: np.ndarray) -> PopulationOutcome:
-        if not where[0]:
-            return self.outcome
         n, names = self.spec.n_max, self.problem.knobs
         self._begin(int(seeds[0]))
         ranges = np.array([self._ranges[k] for k in names])
@@ -193,7 +191,7 @@ class RealPopulation(Backend[PopulationOutcome, Plan]):
         knobs = (low[:, None, None] * (high / low)[:, None, None] ** place).transpose(2, 1, 0)
         valid, test = self._measure()
         self._limit = float(valid.max()) * LARGEST
-        s = self.setting
+        s = self.scenario
         instance = PopulationInstance(
             present=np.arange(n)[None] < s.members,
             low=low[None],
@@ -206,25 +204,27 @@ class RealPopulation(Backend[PopulationOutcome, Plan]):
             noise=np.array([s.noise]),
             stream=randomness.stream(seeds, "resample")[0],
         )
-        alive = np.ones((1, n), bool)
-        return self._report(
-            instance,
-            np.zeros(1, np.int64),
-            0.0,
-            self._pad(valid),
-            self._pad(test),
-            alive,
-            np.ascontiguousarray(knobs),
-            np.arange(n)[None],
-            np.zeros((1, n), np.int64),
-            instance.total,
-            0,
+        return PopulationOutcome(
+            spent=np.zeros(1, np.int64),
+            seconds=np.zeros(1),
+            ready=instance.present.copy(),
+            done=np.zeros(1, bool),
+            scores=self._pad(valid),
+            heldout=self._pad(test),
+            alive=np.ones((1, n), bool),
+            knobs=np.ascontiguousarray(knobs),
+            donor=np.arange(n)[None],
+            used=np.zeros((1, n), np.int64),
+            grant=np.array([s.members * s.interval]),
+            left=instance.total,
+            period=np.zeros(1, np.int64),
+            instance=instance,
         )
 
     def _spend(self, decision: Plan) -> PopulationOutcome:
         last = self.outcome
         self._check(decision)
-        m = self.setting.members
+        m = self.scenario.members
         donor, steps = decision.donor[0, :m], decision.steps[0, :m]
         started = time.perf_counter()
         alive = last.alive[0, :m][donor]
@@ -235,24 +235,27 @@ class RealPopulation(Backend[PopulationOutcome, Plan]):
         seconds = time.perf_counter() - started
         if self.spec.clock == "charged":
             copies = int((donor != np.arange(m)).sum())
-            s = self.setting
+            s = self.scenario
             seconds = float(steps.max()) * s.step_seconds + copies * s.copy_seconds
         alive &= finite & np.isfinite(valid) & np.isfinite(test) & (valid < self._limit)
         everyone = np.ones_like(last.alive)
         everyone[0, :m] = alive
-        used = np.take_along_axis(last.used, decision.donor, 1) + decision.steps
-        return self._report(
-            last.instance,
-            decision.steps.sum(1),
-            seconds,
-            self._pad(np.where(alive, valid, WORST)),
-            self._pad(np.where(alive, test, WORST)),
-            everyone,
-            decision.knobs,
-            decision.donor,
-            used,
-            last.left - decision.steps.sum(1),
-            int(last.period[0]) + 1,
+        spent = decision.steps.sum(1)
+        left = last.left - spent
+        return dataclasses.replace(
+            last,
+            spent=spent,
+            seconds=np.array([seconds]),
+            done=left <= 0,
+            scores=self._pad(np.where(alive, valid, WORST)),
+            heldout=self._pad(np.where(alive, test, WORST)),
+            alive=everyone,
+            knobs=decision.knobs,
+            donor=decision.donor,
+            used=np.take_along_axis(last.used, decision.donor, 1) + decision.steps,
+            grant=np.minimum(m * last.instance.interval, left),
+            left=left,
+            period=last.period + 1,
         )
 
     def _measure(self) -> tuple[np.ndarray, np.ndarray]:
@@ -279,7 +282,7 @@ class RealPopulation(Backend[PopulationOutcome, Plan]):
 
     def _check(self, plan: Plan) -> None:
         """Refuse what cannot be trained; whether it is allowed is the problem's to say."""
-        n, m = self.spec.n_max, self.setting.members
+        n, m = self.spec.n_max, self.scenario.members
         shapes = ((1, n), (1, n, len(self.problem.knobs)), (1, n))
         found = (plan.donor.shape, plan.knobs.shape, plan.steps.shape)
         if found != shapes:
@@ -295,50 +298,15 @@ class RealPopulation(Backend[PopulationOutcome, Plan]):
             raise AllocgymError(f"knobs: finite numbers expected, given {plan.knobs.tolist()}")
 
     def _full(self, knobs: np.ndarray) -> dict[str, np.ndarray]:
-        """Every knob of every member: those decided, the rest where `settings.DEFAULTS` holds them."""
-        m = self.setting.members
+        """Every knob of every member: those decided, the rest where `DEFAULTS` holds them."""
+        m = self.scenario.members
         out = {}
         for name, (low, high) in self._ranges.items():
             if name in self.problem.knobs:
                 out[name] = knobs[0, :m, self.problem.knobs.index(name)]
             else:
-                out[name] = np.full(m, settings.DEFAULTS.get(name, float(np.sqrt(low * high))))
+                out[name] = np.full(m, DEFAULTS.get(name, float(np.sqrt(low * high))))
         return out
-
-    def _report(
-        self,
-        instance: PopulationInstance,
-        spent: np.ndarray,
-        seconds: float,
-        scores: np.ndarray,
-        heldout: np.ndarray,
-        alive: np.ndarray,
-        knobs: np.ndarray,
-        donor: np.ndarray,
-        used: np.ndarray,
-        left: np.ndarray,
-        period: int,
-    ) -> PopulationOutcome:
-        here = instance.present
-        fair = here.sum(1) * instance.interval
-        return PopulationOutcome(
-            spent=spent,
-            seconds=np.array([seconds]),
-            ready=here.copy(),
-            valid=np.ones(1, bool),
-            failure=np.zeros(1, np.int64),
-            done=left <= 0,
-            scores=scores,
-            heldout=heldout,
-            alive=alive,
-            knobs=knobs,
-            donor=donor,
-            used=used,
-            grant=np.minimum(fair, left),
-            left=left,
-            period=np.array([period]),
-            instance=instance,
-        )
 
     def _pad(self, losses: np.ndarray) -> np.ndarray:
         """``(M,)`` to ``(1, n_max)``; padding reads 1, so that its logarithm is finite."""
@@ -347,10 +315,11 @@ class RealPopulation(Backend[PopulationOutcome, Plan]):
         return out
 
 
-def begin(setting: settings.Setting, seed: int, device: torch.device) -> tuple[tasks.Task, Stack]:
+def begin(
+    scenario: RealPopulationScenario, seed: int, device: torch.device
+) -> tuple[tasks.Task, Stack]:
     """Examples and untrained members of an episode."""
-    task = tasks.TASKS[setting.task](seed, setting.valid, setting.test, device)
-    architecture = Architecture(
-        task.inputs, (setting.width,) * setting.layers, task.outputs, task.vocabulary, tasks.CONTEXT
-    )
-    return task, Stack(architecture, seed, setting.members, setting.batch, device)
+    task = tasks.TASKS[scenario.task](seed, scenario.valid, scenario.test, device)
+    hidden = (scenario.width,) * scenario.layers
+    architecture = Architecture(task.inputs, hidden, task.outputs, task.vocabulary, tasks.CONTEXT)
+    return task, Stack(architecture, seed, scenario.members, scenario.batch, device)

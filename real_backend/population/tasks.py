@@ -126,6 +126,10 @@ def language(seed: int, valid: int, test: int, device: torch.device) -> Task:
     for part, count in ((0, None), (1, valid), (2, test)):
         windows = np.lib.stride_tricks.sliding_window_view(_text(part), CONTEXT + 1)
         if count is not None:
+            if count > len(windows):
+                raise AllocgymError(
+                    f"valid, test: at most {len(windows)} examples each expected, given {count}"
+                )
             windows = windows[rng.choice(len(windows), count, replace=False)]
         whole = windows.astype(np.int64)
         parts.append((whole[:, :-1], whole[:, -1]))

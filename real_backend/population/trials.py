@@ -20,8 +20,8 @@ from allocgym.envs.core.errors import AllocgymError, missing_extra
 from allocgym.envs.population.problem import Population
 from allocgym.real_backend.core import checkpoints, cluster
 from allocgym.real_backend.core import device as devices
-from allocgym.real_backend.population import settings
 from allocgym.real_backend.population.backend import RealPopulation, begin
+from allocgym.real_backend.population.scenario import RealPopulationScenario
 from allocgym.real_backend.population.tune import LockstepScheduler, Orders, Reports
 
 try:
@@ -46,9 +46,9 @@ class Member(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         """Begin as the untrained member, or as the file ``config["start"]`` has it."""
         self.config = config
-        setting = settings.Setting(**config["setting"])
+        scenario = RealPopulationScenario(**config["scenario"])
         self.device = devices.choose(config["device"])
-        self.data, self.stack = begin(setting, config["seed"], self.device)
+        self.data, self.stack = begin(scenario, config["seed"], self.device)
         self.stack.keep(config["member"])
         if config["start"]:
             self.stack.load(checkpoints.load(Path(config["start"]))[0])
@@ -175,7 +175,7 @@ class _Session:
 class RayPopulation(RealPopulation):
     """The population of `RealPopulation`, one Ray Tune trial a member.
 
-    Same settings, same outcomes, same checkpoint files: a run may change between the two back ends.
+    Same scenarios, same outcomes, same checkpoint files: a run may change between the two back ends.
     Members train as stacks of one; losses agree with the stacked ones to rounding (here to the last bit).
     A member whose node is lost repeats its period on another, from the checkpoint it began it with.
     Members need a processor each; where there are fewer, they take turns, at the price of starting a
@@ -184,7 +184,6 @@ class RayPopulation(RealPopulation):
     Args:
         problem: see `RealPopulation`.
         scenario: see `RealPopulation`.
-        num_envs: see `RealPopulation`.
         clock: see `RealPopulation`.
         device: of the trials.
         threads: of a trial.
@@ -193,7 +192,6 @@ class RayPopulation(RealPopulation):
             temporary one of this machine by default.
         cpus: processors of a trial.
         gpus: accelerators of a trial.
-        overrides: fields of `Setting`, by keyword.
     """
 
     name: ClassVar[str] = "ray"
@@ -201,8 +199,7 @@ class RayPopulation(RealPopulation):
     def __init__(
         self,
         problem: Population,
-        scenario: str | settings.Setting = "unknown-edge",
-        num_envs: int = 1,
+        scenario: RealPopulationScenario,
         clock: str = "charged",
         device: str = "auto",
         threads: int = 1,
@@ -210,9 +207,8 @@ class RayPopulation(RealPopulation):
         storage: str | Path | None = None,
         cpus: float = 1.0,
         gpus: float = 0.0,
-        **overrides: Any,
     ) -> None:
-        super().__init__(problem, scenario, num_envs, clock, "cpu", threads, **overrides)
+        super().__init__(problem, scenario, clock, "cpu", threads)
         self.spec = dataclasses.replace(
             self.spec, details={**self.spec.details, "device": device, "cpus": cpus, "gpus": gpus}
         )
@@ -253,16 +249,16 @@ class RayPopulation(RealPopulation):
         if self._storage is None and self._own is None:
             self._own = Path(tempfile.mkdtemp(prefix="allocgym-population-"))
         folder = Path(self._storage or self._own or ".").resolve()
-        files = [""] * self.setting.members
+        files = [""] * self.scenario.members
         if self._resumed is not None:
             place = folder / f"start-{uuid.uuid4().hex[:12]}"
-            for i in range(self.setting.members):
+            for i in range(self.scenario.members):
                 one = {name: value[i : i + 1] for name, value in self._resumed.items()}
                 checkpoints.save(place / f"{i}.safetensors", one)
                 files[i] = str(place / f"{i}.safetensors")
         members = [
             {
-                "setting": dataclasses.asdict(self.setting),
+                "scenario": dataclasses.asdict(self.scenario),
                 "seed": self._seed,
                 "member": i,
                 "device": self._where,
@@ -271,7 +267,7 @@ class RayPopulation(RealPopulation):
                 "steps": 0,
                 **dict.fromkeys(KNOBS, 0.0),
             }
-            for i in range(self.setting.members)
+            for i in range(self.scenario.members)
         ]
         room = ray.cluster_resources()
         stay = all(

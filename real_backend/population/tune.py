@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from allocgym.envs.core import randomness
 from allocgym.envs.core.contracts import Spec
 from allocgym.envs.core.errors import AllocgymError, missing_extra
 from allocgym.envs.population.problem import Population
-from allocgym.envs.population.records import Plan, PopulationInstance, PopulationOutcome
+from allocgym.envs.population.records import Plan, PopulationOutcome
+from allocgym.real_backend.population.experiment import Experiment
 
 try:
     from ray.train._internal.session import _TrainingResult
@@ -213,61 +213,25 @@ class PopulationScheduler(LockstepScheduler):
             controller: ``tell`` the outcome, return what it is ``ask``-ed (see
             ``examples/ray_tune_population.py``).
         problem: `Population`, whose knobs are keys of the trials' configurations.
-        ranges: from each knob to (low, high), both > 0.
-        members: trials (``num_samples``).
-        interval: results of a trial in an ordinary period.
-        horizon: periods that the controller decides.
-        metric: key of a loss > 0 in the results, such as a validation loss.
-        heldout: key of a test loss, or None; agents are not shown it.
-        loss: turns the metric into a loss > 0, where it is none.
-        noise: rough standard deviation of the log of the metric.
-        seed: of what the problem draws itself.
+        experiment: what the trials are and report.
     """
 
     def __init__(
         self,
         decide: Callable[[PopulationOutcome], Plan | None],
         problem: Population,
-        ranges: Mapping[str, tuple[float, float]],
-        members: int,
-        interval: int,
-        horizon: int,
-        metric: str,
-        heldout: str | None = None,
-        loss: Callable[[float], float] = float,
-        noise: float = 0.02,
-        seed: int = 0,
+        experiment: Experiment,
     ) -> None:
-        super().__init__(members, self._orders, interval)
-        if set(ranges) != set(problem.knobs):
-            raise AllocgymError(f"ranges: of {problem.knobs} expected, given {sorted(ranges)}")
-        if members > problem.n_max:
-            raise AllocgymError(f"members: at most n_max = {problem.n_max}, given {members}")
-        if horizon < 1:
-            raise AllocgymError(f"horizon: an integer >= 1 expected, given {horizon}")
-        self._ask, self.problem, self.loss = decide, problem, loss
-        self._metric, self._keys = metric, (metric, heldout or metric)
-        bounds = np.array([ranges[k] for k in problem.knobs], float)
-        if not (bounds[:, 0] > 0).all() or not (bounds[:, 0] < bounds[:, 1]).all():
-            raise AllocgymError(f"ranges: 0 < low < high expected, given {dict(ranges)}")
-        self.instance = PopulationInstance(
-            present=np.arange(problem.n_max)[None] < members,
-            low=bounds[None, :, 0],
-            high=bounds[None, :, 1],
-            interval=np.array([interval]),
-            horizon=np.array([horizon]),
-            hidden=np.zeros(1),
-            edge=np.zeros(1),
-            monotone=np.zeros(1, bool),
-            noise=np.array([noise]),
-            stream=randomness.stream(np.array([seed]), "resample")[0],
-        )
+        super().__init__(experiment.members, self._orders, experiment.interval)
+        self.instance = experiment.instance(problem)
+        self._ask, self.problem, self.experiment = decide, problem, experiment
         self.outcome: PopulationOutcome | None = None
         self._plan: Plan | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """See `LockstepScheduler`."""
-        return {**super().__getstate__(), "_ask": None, "loss": None}
+        plain = dataclasses.replace(self.experiment, loss=float)
+        return {**super().__getstate__(), "_ask": None, "experiment": plain}
 
     def _orders(self, reports: Reports) -> Orders | None:
         self.outcome = out = self._report(reports)
@@ -284,10 +248,12 @@ class PopulationScheduler(LockstepScheduler):
     def _report(self, reports: Reports) -> PopulationOutcome:
         """What the trials reported as an outcome; those lost or not finite are not alive."""
         n, inst, last, plan = self.problem.n_max, self.instance, self.outcome, self._plan
+        asked = self.experiment
+        keys = (asked.metric, asked.heldout or asked.metric)
         scores, heldout = np.ones((2, 1, n))
         alive = np.ones((1, n), bool)
         for i, report in enumerate(reports):
-            both = [math.nan if report is None else self.loss(report[k]) for k in self._keys]
+            both = [math.nan if report is None else asked.loss(report[k]) for k in keys]
             alive[0, i] = all(math.isfinite(x) for x in both)
             scores[0, i], heldout[0, i] = both if alive[0, i] else (WORST, WORST)
         if last is None or plan is None:
@@ -307,8 +273,6 @@ class PopulationScheduler(LockstepScheduler):
             spent=np.asarray(spent, np.int64),
             seconds=np.array([seconds]),
             ready=inst.present.copy(),
-            valid=np.ones(1, bool),
-            failure=np.zeros(1, np.int64),
             done=left <= 0,
             scores=np.clip(scores, 1e-12, WORST),
             heldout=heldout,
@@ -336,5 +300,5 @@ class PopulationScheduler(LockstepScheduler):
             horizon=int(self.instance.horizon[0]),
             batch_size=1,
             clock="wall",
-            details={"metric": self._metric, "knobs": problem.knobs},
+            details={"metric": self.experiment.metric, "knobs": problem.knobs},
         )

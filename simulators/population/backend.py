@@ -3,256 +3,172 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 
 from allocgym.envs.core import randomness
-from allocgym.envs.core.contracts import Backend, Spec
+from allocgym.envs.core.arrays import columns
+from allocgym.envs.core.contracts import Spec
 from allocgym.envs.core.errors import AllocgymError, unknown
 from allocgym.envs.population.problem import Population
 from allocgym.envs.population.records import Plan, PopulationOutcome
-from allocgym.simulators.population import costs, families, scenarios
+from allocgym.simulators.core.simulator import Simulator
+from allocgym.simulators.population import costs, families
+from allocgym.simulators.population.sampling import PopulationState, every_knob, sample
+from allocgym.simulators.population.scenario import SCENARIOS, PopulationScenario
 
 ENGINES = ("simpy", "twin")
 WORST = 1e6
 """Loss reported for a member that has diverged."""
 
 
-class PopulationSimulator(Backend[PopulationOutcome, Plan]):
+class PopulationSimulator(Simulator[PopulationOutcome, Plan, PopulationState]):
     """Members that carry state: copies are exact, knobs may change afterwards, members may diverge.
 
     Args:
         problem: `Population`; its knobs must be ones the scenario's family supports.
-        engine: ``"simpy"`` plays each period's cost event by event, ``"twin"`` by recursion.
-        scenario: name of a scenario or a `scenarios.Scenario`.
+        scenario: to draw episodes from.
         num_envs: environments in the batch.
-        overrides: fields of the scenario, by keyword.
+        engine: ``"simpy"`` plays each period's cost event by event, ``"twin"`` by recursion.
     """
 
-    _members: families.Arrays
-    _knobs: np.ndarray
-    _used: np.ndarray
-    _alive: np.ndarray
-    _period: np.ndarray
-    _left: np.ndarray
-    _clock: np.ndarray
-    _streams: np.ndarray
-    _costs: np.ndarray
-
-    changing = (
-        "_members",
-        "_knobs",
-        "_used",
-        "_heldout",
-        "_scores",
-        "_alive",
-        "_period",
-        "_left",
-        "_clock",
-    )
+    scenarios: ClassVar[Mapping[str, PopulationScenario]] = SCENARIOS
 
     def __init__(
         self,
         problem: Population,
-        engine: str = "twin",
-        scenario: str | scenarios.Scenario = "unknown-edge",
+        scenario: PopulationScenario,
         num_envs: int = 1,
-        **overrides: Any,
+        engine: str = "twin",
     ) -> None:
         if engine not in ENGINES:
             raise unknown("engine", engine, ENGINES)
-        if num_envs < 1:
-            raise AllocgymError(f"num_envs: an integer >= 1 expected, given {num_envs}")
-        self.scenario = scenarios.make(scenario, **overrides)
-        self.family = families.FAMILIES[self.scenario.family]
-        self.engine = engine
-        horizon = self.scenario.horizon[1]
+        if scenario.members > problem.n_max:
+            raise AllocgymError(
+                f"n_max: the scenario has {scenario.members} members, given {problem.n_max}"
+            )
+        self.family = families.FAMILIES[scenario.family]
+        for knob in problem.knobs:
+            if knob not in self.family.knobs:
+                raise AllocgymError(
+                    f"knobs: {knob!r} changes nothing in family {scenario.family!r}; "
+                    f"{', '.join(self.family.knobs)} do"
+                )
+        self.scenario = scenario
+        self._finish = costs.twin_finish if engine == "twin" else costs.simpy_finish
         spec = Spec(
             problem=problem.id,
-            scenario=self.scenario.name,
+            scenario=scenario.name,
             backend=engine,
             claimants=tuple(f"member-{i}" for i in range(problem.n_max)),
             n_max=problem.n_max,
             unit="optimiser step of a member",
-            horizon=horizon * (self.scenario.members if self.scenario.asynchronous else 1),
+            horizon=scenario.horizon[1] * (scenario.members if scenario.asynchronous else 1),
             batch_size=num_envs,
-            capabilities=frozenset({"state", "oracle"}),
-            details={"scenario": dataclasses.asdict(self.scenario), "knobs": problem.knobs},
+            capabilities=frozenset({"oracle"}),
+            details={"scenario": dataclasses.asdict(scenario), "knobs": problem.knobs},
         )
         super().__init__(spec, problem)
         self.problem: Population = problem
-        self._sampled: scenarios.Sampled | None = None
 
-    @property
-    def sampled(self) -> scenarios.Sampled:
-        """Instances and true parameters of the running episodes: for oracles and tests."""
-        if self._sampled is None:
-            raise AllocgymError("backend: call reset() first")
-        return self._sampled
+    @classmethod
+    def suits(cls, scenario: PopulationScenario) -> Mapping[str, Any]:
+        """See `Backend.suits`: more rows where the scenario has more members."""
+        return {"n_max": scenario.members} if scenario.members > 8 else {}
+
+    def full(self, knobs: np.ndarray) -> np.ndarray:
+        """Every knob of the family from those decided, ``(k, n, batch)`` both."""
+        return every_knob(self.family, self.problem.knobs, knobs)
 
     def _budget(self) -> np.ndarray:
-        return self.sampled.instance.total
+        return self.state.instance.total
 
-    def _full(self, knobs: np.ndarray) -> np.ndarray:
-        """Every knob of the family, ``(k, n, batch)``: those not decided at the middle of their range."""
-        rows = []
-        for name in self.family.knobs:
-            if name in self.problem.knobs:
-                rows.append(knobs[self.problem.knobs.index(name)])
-            else:
-                rows.append(np.full(knobs.shape[1:], np.sqrt(np.prod(self.family.ranges()[name]))))
-        return np.stack(rows)
+    def _fresh(self, seeds: np.ndarray) -> PopulationState:
+        return sample(self.scenario, seeds, self.spec.n_max, self.problem.knobs)
 
-    def _reset(self, seeds: np.ndarray, where: np.ndarray) -> PopulationOutcome:
-        n, batch = self.spec.n_max, self.spec.batch_size
-        new = scenarios.sample(self.scenario, seeds, n, self.problem.knobs)
-        steps = np.zeros((n, batch), np.int64)
-        fresh: dict[str, Any] = {
-            "_members": self.family.begin(new.parameters, self._full(new.knobs), steps),
-            "_knobs": new.knobs,
-            "_used": steps,
-            "_alive": np.ones((n, batch), bool),
-            "_period": np.zeros(batch, np.int64),
-            "_left": new.instance.total,
-            "_clock": np.zeros((n, batch)),
-            "_streams": randomness.stream(seeds, "report", n),
-            "_costs": randomness.stream(seeds, "cost", 3 * n),
-        }
-        if where.all() or self._sampled is None:
-            self._sampled = new
-            for name, value in fresh.items():
-                setattr(self, name, value)
-        else:
-            old = self._sampled
-            self._sampled = scenarios.Sampled(
-                old.instance.where(where, new.instance),
-                _mix(where, new.parameters, old.parameters),
-                np.where(where, new.knobs, old.knobs),
-                np.where(where, new.noise, old.noise),
-            )
-            for name, value in fresh.items():
-                setattr(self, name, _mix(where, value, getattr(self, name)))
-        loss = self.family.loss(self.sampled.parameters, self._members)
-        self._heldout = loss
-        noise = self.sampled.noise
-        measured = loss * np.exp(randomness.normal(self._streams, self._period) * noise)
-        old_scores = getattr(self, "_scores", measured)
-        self._scores = np.where(where, measured, old_scores) if not where.all() else measured
-        everyone = self.sampled.instance.present.T
-        before = None if where.all() or self._outcome is None else self._outcome
-
-        def kept(value: np.ndarray, name: str) -> np.ndarray:
-            if before is None:
-                return value
-            old = getattr(before, name)
-            mask = where.reshape(-1, *(1,) * (value.ndim - 1))
-            return np.where(mask, value, old)
-
-        own = np.tile(np.arange(n), (batch, 1))
-        return self._report(
-            kept(np.zeros(batch, np.int64), "spent"),
-            kept(np.zeros(batch), "seconds"),
-            kept(np.zeros(batch, np.int64), "failure"),
-            kept(everyone.T, "ready"),
-            kept(own, "donor"),
+    def _step(self, state: PopulationState, decision: Plan) -> PopulationState:
+        inst = state.instance
+        present = columns(inst.present)
+        donor, steps = columns(decision.donor), columns(decision.steps)
+        copies = (donor != np.arange(len(donor))[:, None]) & state.ready
+        knobs = decision.knobs.transpose(2, 1, 0)
+        members = self.family.train(
+            state.law, families.copied(state.members, donor), self.full(knobs), steps
         )
-
-    def _spend(self, decision: Plan) -> PopulationOutcome:
-        inst = self.sampled.instance
-        ready = self.outcome.ready.T & inst.present.T
-        donor = decision.donor.T
-        steps = decision.steps.T
-        own = np.arange(self.spec.n_max)[:, None]
-        copies = (donor != own) & ready
-        self._members = families.copied(self._members, donor)
-        self._used = np.take_along_axis(self._used, donor, 0) + steps
-        self._knobs = np.moveaxis(decision.knobs, 2, 0).transpose(0, 2, 1)
-        alive = np.take_along_axis(self._alive, donor, 0)
-        self._members = self.family.train(
-            self.sampled.parameters, self._members, self._full(self._knobs), steps
-        )
-        loss = self.family.loss(self.sampled.parameters, self._members)
-        self._alive = alive & np.isfinite(loss)
-        self._heldout = np.where(self._alive, loss, WORST)
-        period, self._period = self._period, self._period + 1
+        loss = self.family.loss(state.law, members)
+        alive = np.take_along_axis(state.alive, donor, 0) & np.isfinite(loss)
+        heldout = np.where(alive, loss, WORST)
         spent = steps.sum(0)
-        self._left = self._left - spent
-        u = randomness.uniform(self._costs, period).reshape(3, *steps.shape)
-        jitter = randomness.normal(self._costs[: len(steps)], period)
-        work, failed = costs.work_seconds(self.scenario.cost, steps, copies, jitter, u[1], u[2])
-        reports, seconds = self._advance(work, ready)
-        noise = np.exp(randomness.normal(self._streams, self._period) * self.sampled.noise)
-        self._scores = np.where(reports, self._heldout * noise, self._last_scores(donor))
-        return self._report(
-            spent, seconds, (failed & inst.present.T).sum(0), reports.T, decision.donor
-        )
-
-    def _last_scores(self, donor: np.ndarray) -> np.ndarray:
-        return np.take_along_axis(self._scores, donor, 0)
-
-    def _advance(self, work: np.ndarray, ready: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Who reports next, ``(n, batch)``, and how many seconds later, ``(batch,)``."""
-        present = self.sampled.instance.present.T
-        if not self.scenario.asynchronous:
-            finish = costs.twin_finish if self.engine == "twin" else costs.simpy_finish
-            done = finish(self.scenario.cost, work)
-            return present, np.where(present, done, 0).max(0)
-        # Members have their devices' speed shared out evenly and do not wait for each other.
-        crowd = np.maximum(present.sum(0) / self.scenario.cost.devices, 1.0)
-        remaining = np.where(ready, work * crowd, self._clock)
-        soonest = np.where(present, remaining, np.inf).min(0)
-        reports = present & (remaining <= soonest + 1e-9)
-        self._clock = np.where(present, remaining - soonest, 0.0)
-        last = self._left <= 0
-        # With nothing left to give, everybody is waited for.
-        longest = np.where(present, remaining, 0).max(0)
-        self._clock = np.where(last, 0.0, self._clock)
-        return np.where(last, present, reports), np.where(last, longest, soonest)
-
-    def _report(
-        self,
-        spent: np.ndarray,
-        seconds: np.ndarray,
-        failure: np.ndarray,
-        ready: np.ndarray,
-        donor: np.ndarray,
-    ) -> PopulationOutcome:
-        inst = self.sampled.instance
-        batch = self.spec.batch_size
-        grant = np.minimum((ready & inst.present).sum(1) * inst.interval, self._left)
-        return PopulationOutcome(
+        left = state.left - spent
+        work, failed = self._work(state, steps, copies)
+        ready, seconds, clock = self._advance(state, work, left)
+        noise = np.exp(randomness.normal(state.report, state.period + 1) * inst.noise)
+        return dataclasses.replace(
+            state,
+            members=members,
+            knobs=knobs,
+            donor=donor,
+            used=np.take_along_axis(state.used, donor, 0) + steps,
+            heldout=heldout,
+            scores=np.where(ready, heldout * noise, np.take_along_axis(state.scores, donor, 0)),
+            alive=alive,
+            ready=ready,
+            left=left,
+            period=state.period + 1,
+            clock=clock,
             spent=spent,
             seconds=seconds,
-            ready=ready & inst.present,
-            valid=np.ones(batch, bool),
-            failure=failure,
-            done=self._left <= 0,
-            scores=self._scores.T.clip(1e-12, WORST),
-            heldout=self._heldout.T.clip(1e-12, WORST),
-            alive=self._alive.T,
-            knobs=np.ascontiguousarray(self._knobs.transpose(2, 1, 0)),
-            donor=donor,
-            used=self._used.T,
-            grant=grant,
-            left=self._left,
-            period=self._period,
-            instance=inst,
+            failure=(failed & present).sum(0),
         )
 
+    def _work(
+        self, state: PopulationState, steps: np.ndarray, copies: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Seconds of device time of each member's period, and who failed in it, ``(n, batch)`` each."""
+        u = randomness.uniform(state.cost, state.period).reshape(3, *steps.shape)
+        jitter = randomness.normal(state.cost[: len(steps)], state.period)
+        return costs.work_seconds(self.scenario.cost, steps, copies, jitter, u[1], u[2])
 
-def _mix(where: np.ndarray, new: Any, old: Any) -> Any:
-    """Take the environments in ``where`` (the last axis) from ``new``."""
-    if isinstance(new, dict):
-        return {k: np.where(where, v, old[k]) for k, v in new.items()}
-    return np.where(where, new, old)
+    def _advance(
+        self, state: PopulationState, work: np.ndarray, left: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Who reports next ``(n, batch)``, how many seconds later ``(batch,)``, and the clocks then."""
+        present, cost = columns(state.instance.present), self.scenario.cost
+        if not self.scenario.asynchronous:
+            return present, np.where(present, self._finish(cost, work), 0).max(0), state.clock
+        # Members have their devices' speed shared out evenly and do not wait for each other.
+        crowd = np.maximum(present.sum(0) / cost.devices, 1.0)
+        remaining = np.where(state.ready, work * crowd, state.clock)
+        soonest = np.where(present, remaining, np.inf).min(0)
+        reports = present & (remaining <= soonest + 1e-9)
+        clock = np.where(present, remaining - soonest, 0.0)
+        # With nothing left to give, everybody is waited for.
+        last = left <= 0
+        longest = np.where(present, remaining, 0).max(0)
+        return (
+            np.where(last, present, reports),
+            np.where(last, longest, soonest),
+            np.where(last, 0.0, clock),
+        )
 
-
-def simpy_backend(problem: Population, **arguments: Any) -> PopulationSimulator:
-    """Build the SimPy reference (see `PopulationSimulator`)."""
-    return PopulationSimulator(problem, engine="simpy", **arguments)
-
-
-def twin_backend(problem: Population, **arguments: Any) -> PopulationSimulator:
-    """Build the batched twin (see `PopulationSimulator`)."""
-    return PopulationSimulator(problem, engine="twin", **arguments)
+    def _outcome(self, state: PopulationState) -> PopulationOutcome:
+        ready = columns(state.ready)
+        return PopulationOutcome(
+            spent=state.spent,
+            seconds=state.seconds,
+            ready=ready,
+            failure=state.failure,
+            done=state.left <= 0,
+            scores=columns(state.scores.clip(1e-12, WORST)),
+            heldout=columns(state.heldout.clip(1e-12, WORST)),
+            alive=columns(state.alive),
+            knobs=np.ascontiguousarray(state.knobs.transpose(2, 1, 0)),
+            donor=columns(state.donor),
+            used=columns(state.used),
+            grant=np.minimum(ready.sum(1) * state.instance.interval, state.left),
+            left=state.left,
+            period=state.period,
+            instance=state.instance,
+        )

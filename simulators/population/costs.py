@@ -11,48 +11,12 @@ the same for a batch by recursion. They agree to rounding error on the same draw
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Generator
 
 import numpy as np
 import simpy
 
-from allocgym.envs.core.errors import AllocgymError
-
-
-@dataclasses.dataclass(frozen=True)
-class CostModel:
-    """Nominal prices of a small cluster; they order decisions, they are not measurements.
-
-    Attributes:
-        devices: that train one member at a time each.
-        step_seconds: of one optimiser step.
-        copy_seconds: to take over a checkpoint.
-        evaluation_seconds: of one member's report.
-        jitter: standard deviation of the log of a member's slowness in a period.
-        straggler_probability: that a member is slowed down in a period.
-        straggler_factor: by how much.
-        failure_probability: of each member in a period; its work is done again after a restart.
-        restart_seconds: before that.
-    """
-
-    devices: int = 4
-    step_seconds: float = 0.05
-    copy_seconds: float = 0.5
-    evaluation_seconds: float = 0.3
-    jitter: float = 0.05
-    straggler_probability: float = 0.0
-    straggler_factor: float = 3.0
-    failure_probability: float = 0.0
-    restart_seconds: float = 5.0
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if value < 0 or (value == 0 and field.name in ("devices", "step_seconds")):
-                raise AllocgymError(f"{field.name}: a positive number expected, given {value}")
-            if "probability" in field.name and value > 1:
-                raise AllocgymError(f"{field.name}: 0 to 1 expected, given {value}")
+from allocgym.simulators.population.scenario import CostModel
 
 
 def work_seconds(

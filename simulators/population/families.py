@@ -6,19 +6,23 @@ weights may be taken over and knobs changed afterwards, which no table of record
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
+from allocgym.envs.core.arrays import total
+from allocgym.envs.core.record import Columns
 from allocgym.simulators.population import multipower
 
-Arrays = dict[str, np.ndarray]
 LARGEST = 1e6
 """A member whose loss exceeds this multiple of its start, or is no number, has diverged."""
+L = TypeVar("L", bound=Columns)
+S = TypeVar("S", bound=Columns)
 
 
-class Family(ABC):
+class Family(ABC, Generic[L, S]):
     """Learning dynamics of members.
 
     Attributes:
@@ -34,38 +38,63 @@ class Family(ABC):
         """Prior range of every knob."""
 
     @abstractmethod
-    def draw(self, draw: Any, horizon: int) -> Arrays:
-        """Parameters of one instance per environment, each ``(..., batch)``."""
+    def draw(self, draw: Any, periods: int) -> L:
+        """Parameters of one instance per environment, ``(..., batch)``.
+
+        Args:
+            draw: uniform draws of the batch (`sampling.Draw`).
+            periods: the most there are in an episode.
+        """
 
     @abstractmethod
-    def begin(self, parameters: Arrays, knobs: np.ndarray, steps: np.ndarray) -> Arrays:
+    def begin(self, law: L, knobs: np.ndarray) -> S:
         """State before training, ``(..., n, batch)``; ``knobs`` are ``(k, n, batch)``."""
 
     @abstractmethod
-    def train(
-        self, parameters: Arrays, state: Arrays, knobs: np.ndarray, steps: np.ndarray
-    ) -> Arrays:
+    def train(self, law: L, state: S, knobs: np.ndarray, steps: np.ndarray) -> S:
         """State after ``steps`` ``(n, batch)`` more steps with fixed knobs."""
 
     @abstractmethod
-    def loss(self, parameters: Arrays, state: Arrays) -> np.ndarray:
+    def loss(self, law: L, state: S) -> np.ndarray:
         """Expected validation loss, ``(n, batch)``; infinity where training diverged."""
 
-    def edge(self, parameters: Arrays, batch: int) -> np.ndarray:
+    def edge(self, law: L, batch: int) -> np.ndarray:
         """Learning rate beyond which training diverges, ``(batch,)``, infinity where there is none."""
         return np.full(batch, np.inf)
 
 
-def copied(state: Arrays, donor: np.ndarray) -> Arrays:
+def copied(state: S, donor: np.ndarray) -> S:
     """Take over whole states: member i becomes a copy of ``donor[i]``, all at once (``(n, batch)``)."""
-    out = {}
-    for name, array in state.items():
-        index = np.broadcast_to(donor, array.shape)
-        out[name] = np.take_along_axis(array, index, -2)
-    return out
+    return state.map(lambda a: np.take_along_axis(a, np.broadcast_to(donor, a.shape), -2))
 
 
-class NoisyQuadratic(Family):
+@dataclasses.dataclass(eq=False)
+class Spectrum(Columns):
+    """A noisy quadratic.
+
+    Attributes:
+        curvature: ``(modes, batch)``.
+        start: ``(modes, batch)`` second moment before training.
+        noise: ``(modes, batch)`` of the gradient.
+        edge: ``(batch,)`` learning rate beyond which training diverges.
+        floor: ``(batch,)`` loss that no training removes, over the loss at the start.
+    """
+
+    curvature: np.ndarray
+    start: np.ndarray
+    noise: np.ndarray
+    edge: np.ndarray
+    floor: np.ndarray
+
+
+@dataclasses.dataclass(eq=False)
+class Modes(Columns):
+    """Second moment of every mode of every member, ``(modes, n, batch)``."""
+
+    second: np.ndarray
+
+
+class NoisyQuadratic(Family[Spectrum, Modes]):
     """A quadratic in its own eigenbasis, trained by SGD with minibatch noise.
 
     ``E[theta_i^2] <- (1 - eta h_i)^2 E[theta_i^2] + eta^2 c_i / B`` per step, loss ``sum h_i
@@ -80,7 +109,7 @@ class NoisyQuadratic(Family):
         """See `Family.ranges`."""
         return {"learning_rate": (1e-3, 1.0), "batch_size": (8.0, 512.0)}
 
-    def draw(self, draw: Any, horizon: int) -> Arrays:
+    def draw(self, draw: Any, periods: int) -> Spectrum:
         """Spectra ``h_i = h_max i^-decay``; the edge ``2 / h_max`` lies anywhere in the prior range."""
         index = np.arange(1, self.modes + 1)[:, None]
         edge = np.exp(draw.one("edge", np.log(0.02), np.log(0.6)))
@@ -89,46 +118,80 @@ class NoisyQuadratic(Family):
         spread = draw.one("start", -0.5, 0.5)
         noise = np.exp(draw.one("gradient-noise", np.log(0.05), np.log(2.0)))
         floor = np.exp(draw.one("floor", np.log(2e-4), np.log(2e-3)))
-        return {
-            "curvature": curvature,
-            "edge": edge,
-            "floor": floor,
-            "start": index**spread / self.modes,
-            "noise": noise * curvature * edge / 2,
-        }
+        return Spectrum(
+            curvature=curvature,
+            start=index**spread / self.modes,
+            noise=noise * curvature * edge / 2,
+            edge=edge,
+            floor=floor,
+        )
 
-    def begin(self, parameters: Arrays, knobs: np.ndarray, steps: np.ndarray) -> Arrays:
+    def begin(self, law: Spectrum, knobs: np.ndarray) -> Modes:
         """See `Family.begin`: every member starts from the same distribution."""
-        start = parameters["start"][:, None]
-        return {"second": np.repeat(start, knobs.shape[1], 1)}
+        return Modes(np.repeat(law.start[:, None], knobs.shape[1], 1))
 
-    def train(
-        self, parameters: Arrays, state: Arrays, knobs: np.ndarray, steps: np.ndarray
-    ) -> Arrays:
+    def train(self, law: Spectrum, state: Modes, knobs: np.ndarray, steps: np.ndarray) -> Modes:
         """See `Family.train`."""
         rate, size = knobs
-        contraction = (1 - rate * parameters["curvature"][:, None]) ** 2
-        kick = rate**2 * parameters["noise"][:, None] / size
+        contraction = (1 - rate * law.curvature[:, None]) ** 2
+        kick = rate**2 * law.noise[:, None] / size
         with np.errstate(over="ignore", invalid="ignore"):
             power = np.exp(np.minimum(steps * np.log(np.maximum(contraction, 1e-300)), 60.0))
             away = np.abs(1 - contraction) > 1e-9
             series = np.where(away, (1 - power) / np.where(away, 1 - contraction, 1.0), steps * 1.0)
-            return {"second": np.minimum(state["second"] * power + kick * series, 1e30)}
+            return Modes(np.minimum(state.second * power + kick * series, 1e30))
 
-    def loss(self, parameters: Arrays, state: Arrays) -> np.ndarray:
+    def loss(self, law: Spectrum, state: Modes) -> np.ndarray:
         """See `Family.loss`."""
-        curvature = parameters["curvature"][:, None]
-        value = (curvature * state["second"]).sum(0) / 2
-        start = (parameters["curvature"] * parameters["start"]).sum(0) / 2
-        relative = value / start + parameters["floor"]
+        value = total(law.curvature[:, None] * state.second) / 2
+        relative = value / (total(law.curvature * law.start) / 2) + law.floor
         return np.where(relative > LARGEST, np.inf, relative)
 
-    def edge(self, parameters: Arrays, batch: int) -> np.ndarray:
+    def edge(self, law: Spectrum, batch: int) -> np.ndarray:
         """See `Family.edge`."""
-        return parameters["edge"]
+        return law.edge
 
 
-class MultiPowerFamily(Family):
+@dataclasses.dataclass(eq=False)
+class Power(Columns):
+    """Parameters of the Multi-Power Law, ``(batch,)`` each (see `multipower.MultiPower`).
+
+    Attributes:
+        periods: changes of the learning rate that are remembered, the same for the whole batch.
+    """
+
+    floor: np.ndarray
+    scale: np.ndarray
+    alpha: np.ndarray
+    drop: np.ndarray
+    rate: np.ndarray
+    beta: np.ndarray
+    gamma: np.ndarray
+    periods: int
+
+
+@dataclasses.dataclass(eq=False)
+class Segments(Columns):
+    """Stretches of constant learning rate; one begins where the rate changes.
+
+    Attributes:
+        fall: ``(slots, n, batch)`` how far the rate fell there.
+        now: ``(slots, n, batch)`` the rate after it.
+        since: ``(slots, n, batch)`` the rate summed since.
+        total: ``(1, n, batch)`` the rate summed over all steps.
+        rate: ``(1, n, batch)`` the rate.
+        used: ``(1, n, batch)`` slots in use.
+    """
+
+    fall: np.ndarray
+    now: np.ndarray
+    since: np.ndarray
+    total: np.ndarray
+    rate: np.ndarray
+    used: np.ndarray
+
+
+class MultiPowerFamily(Family[Power, Segments]):
     """Language-model curves under any falling schedule, by the fitted Multi-Power Law.
 
     State: the changes of the learning rate so far and the rate summed since each (segments of constant
@@ -144,7 +207,7 @@ class MultiPowerFamily(Family):
         """See `Family.ranges`."""
         return {"learning_rate": (multipower.LEAST, multipower.PEAK)}
 
-    def draw(self, draw: Any, horizon: int) -> Arrays:
+    def draw(self, draw: Any, periods: int) -> Power:
         """On the line through two fitted sizes, a quarter of their distance beyond, jittered by 5 %."""
         laws = list(multipower.fitted().values())
         first, second = (
@@ -156,13 +219,12 @@ class MultiPowerFamily(Family):
             name: np.exp(values[i] + draw.one(f"law-{name}", -0.05, 0.05))
             for i, name in enumerate(multipower.NAMES)
         }
-        out["horizon"] = np.full(len(along), horizon)
-        return out
+        return Power(**out, periods=periods)
 
-    def begin(self, parameters: Arrays, knobs: np.ndarray, steps: np.ndarray) -> Arrays:
+    def begin(self, law: Power, knobs: np.ndarray) -> Segments:
         """After a linear warm-up to each member's first rate (rises count in the law)."""
         peak = knobs[0]
-        slots = self.ramp + int(parameters["horizon"].max()) + 1
+        slots = self.ramp + law.periods + 1
         fall = np.zeros((slots, *peak.shape))
         now = np.full((slots, *peak.shape), 1e-12)
         since = np.zeros((slots, *peak.shape))
@@ -172,48 +234,43 @@ class MultiPowerFamily(Family):
         # Each stretch of the ramp at its mean rate.
         summed = (level - peak / (2 * self.ramp)) * (multipower.WARMUP / self.ramp)
         since[: self.ramp] = np.cumsum(summed[::-1], 0)[::-1]
-        return {
-            "fall": fall,
-            "now": now,
-            "since": since,
-            "total": summed.sum(0)[None],
-            "rate": peak[None].copy(),
-            "used": np.full((1, *peak.shape), self.ramp, float),
-        }
+        return Segments(
+            fall=fall,
+            now=now,
+            since=since,
+            total=total(summed)[None],
+            rate=peak[None].copy(),
+            used=np.full((1, *peak.shape), self.ramp, float),
+        )
 
-    def train(
-        self, parameters: Arrays, state: Arrays, knobs: np.ndarray, steps: np.ndarray
-    ) -> Arrays:
+    def train(self, law: Power, state: Segments, knobs: np.ndarray, steps: np.ndarray) -> Segments:
         """See `Family.train`."""
         rate = knobs[0]
-        slot = np.arange(len(state["fall"]))[:, None, None]
-        used = state["used"]
-        changed = (state["rate"] != rate[None]) & (steps[None] > 0)
-        here = (slot == used) & changed
-        fall = np.where(here, state["rate"] - rate, state["fall"])
-        now = np.where(here, rate, state["now"])
-        used = used + changed
+        slot = np.arange(len(state.fall))[:, None, None]
+        changed = (state.rate != rate[None]) & (steps[None] > 0)
+        here = (slot == state.used) & changed
+        used = state.used + changed
         more = rate * steps
-        since = state["since"] + more * (slot < used)
-        held = np.where(steps[None] > 0, rate[None], state["rate"])
-        return {
-            "fall": fall,
-            "now": now,
-            "since": since,
-            "total": state["total"] + more,
-            "rate": held,
-            "used": used,
-        }
+        return Segments(
+            fall=np.where(here, state.rate - rate, state.fall),
+            now=np.where(here, rate, state.now),
+            since=state.since + more * (slot < used),
+            total=state.total + more,
+            rate=np.where(steps[None] > 0, rate[None], state.rate),
+            used=used,
+        )
 
-    def loss(self, parameters: Arrays, state: Arrays) -> np.ndarray:
+    def loss(self, law: Power, state: Segments) -> np.ndarray:
         """See `Family.loss`."""
-        p = parameters
-        x = state["since"] * state["now"] ** -p["gamma"]
-        response = 1 - (1 + p["rate"] * x) ** -p["beta"]
-        annealed = (state["fall"] * response).sum(0)
+        x = state.since * state.now**-law.gamma
+        response = 1 - (1 + law.rate * x) ** -law.beta
+        annealed = total(state.fall * response)
         return np.asarray(
-            p["floor"] + p["scale"] * state["total"][0] ** -p["alpha"] - p["drop"] * annealed
+            law.floor + law.scale * state.total[0] ** -law.alpha - law.drop * annealed
         )
 
 
-FAMILIES: dict[str, Family] = {"quadratic": NoisyQuadratic(), "multipower": MultiPowerFamily()}
+FAMILIES: dict[str, Family[Any, Any]] = {
+    "quadratic": NoisyQuadratic(),
+    "multipower": MultiPowerFamily(),
+}

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from allocgym.agents.core import catalogue
 from allocgym.agents.core.agent import rollout
-from allocgym.agents.curve_budget import heuristics as stopping
 from allocgym.agents.curve_budget import signal as signals
-from allocgym.agents.population import catalogue, difficulty, tasks
+from allocgym.agents.curve_budget.schedule import Episode
+from allocgym.agents.population import difficulty, tasks
 from allocgym.agents.population.heuristics import uba
 from allocgym.envs.core.builder import make_backend, make_problem
 from allocgym.envs.core.errors import AllocgymError
@@ -20,12 +21,12 @@ CURVES = {
 }
 
 
-def drive(schedule, curves, limit=100):
+def drive(rule, curves, limit=100):
     """Give a scheduler what it asks for; return the jobs."""
-    episode = stopping.Episode(len(curves), limit)
+    episode = Episode(len(curves), limit)
     used = np.zeros(len(curves), int)
     jobs = []
-    for index, until in schedule(episode):
+    for index, until in rule(make_problem("curve-budget")).jobs(episode):
         used[index] = max(used[index], until)
         scores = np.array([curves[i](u) if u else np.inf for i, u in enumerate(used)])
         episode.report(used, scores)
@@ -42,7 +43,7 @@ def test_a_power_law_is_found_again():
 
 
 def test_a_settled_curve_that_cannot_win_is_given_up():
-    jobs, _ = drive(signals.extrapolation, CURVES)
+    jobs, _ = drive(signals.Extrapolation, CURVES)
     spent = {i: max(u for j, u in jobs if j == i) for i in CURVES}
     # The first one has no rival and runs to its end; the second settles at once (4 reports for the
     # first fit, one more for its neighbour) above the first one's end; the third settles below it.
@@ -56,7 +57,7 @@ def test_slow_starters_are_kept():
         lambda u: 3.0 if u <= 5 else 1.0,
         lambda u: 4.5 if u <= 5 else 4.0,
     ]
-    jobs, _ = drive(signals.early_signals, curves)
+    jobs, _ = drive(signals.EarlySignals, curves)
     assert jobs[:6] == [(0, 5), (0, 10), (1, 5), (1, 10), (2, 5), (2, 10)]
     assert jobs[6:] == [(2, 100)], "the smallest fall and the highest loss"
 
@@ -118,10 +119,10 @@ def test_the_budget_aware_schedule_has_its_limits():
     assert uba(x, 1.0)[[0, 5, -1]] == pytest.approx([1, 2 / 3, 0])
 
 
-@pytest.mark.parametrize("name", stopping.names())
+@pytest.mark.parametrize("name", catalogue.names("curve-budget"))
 def test_every_rule_of_curves_spends_the_budget(name):
     problem = make_problem("curve-budget")
-    agent = stopping.make(name, problem)
+    agent = catalogue.make(name, problem)
     backend = make_backend(problem, "replay", num_envs=2, full=2)
     last = rollout(agent, backend, np.arange(2))[-1]
     assert (last.left == 0).all() and np.isfinite(agent.memory.objective).all()
@@ -133,4 +134,4 @@ def test_the_shipped_controller_runs_on_any_population():
         agent = catalogue.make("learned", problem)
         backend = make_backend(problem, "twin", num_envs=2, members=n_max, horizon=[4, 4])
         assert rollout(agent, backend, np.arange(2))[-1].done.all()
-        assert agent.name == "learned (cma)"
+        assert agent.name == "learned"

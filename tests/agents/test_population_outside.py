@@ -6,8 +6,9 @@ import random
 import numpy as np
 import pytest
 
+from allocgym.agents.core import catalogue
 from allocgym.agents.core.agent import rollout
-from allocgym.agents.population import catalogue, outside
+from allocgym.agents.population import outside
 from allocgym.envs.core.builder import make_backend
 from allocgym.envs.population.problem import Population
 
@@ -23,7 +24,7 @@ def play(name, **arguments):
     return rollout(agent, backend, SEEDS), agent
 
 
-@pytest.mark.parametrize("name", list(outside.OUTSIDE))
+@pytest.mark.parametrize("name", ["ray-tune-pbt", "ray-tune-asha", "syne-tune-pbt"])
 def test_rules_hold_and_draws_are_its_own(name):
     pytest.importorskip("syne_tune" if name.startswith("syne") else "ray")
     random.seed(5)

@@ -7,16 +7,18 @@ from gymnasium.utils.env_checker import check_env
 from hypothesis import given
 from hypothesis import strategies as st
 
+from allocgym.agents.core import agent_file, catalogue
 from allocgym.agents.core.agent import rollout
-from allocgym.agents.curve_budget import heuristics as stopping
+from allocgym.agents.curve_budget.priority import LinearPriority
 from allocgym.envs.core.builder import make_backend, make_problem
 from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.curve_budget.problem import Allotment
 from allocgym.envs.population.records import Plan
 from allocgym.simulators.core import public_data
-from allocgym.simulators.curve_budget.backend import POINTS
+from allocgym.simulators.curve_budget.scenario import POINTS
 
 ID = "allocgym:allocgym/CurveBudget-v0"
+RULES = [n for n in catalogue.names("curve-budget") if n != "learned"]
 
 
 @pytest.fixture
@@ -60,27 +62,22 @@ def test_units_are_conserved_and_closed_curves_stay_closed(seed, count, grant):
     assert ((out.left == 0) | (rest == 0)).all()
 
 
-@pytest.mark.parametrize("name", [*stopping.SCHEDULERS, "priority"])
+@pytest.mark.parametrize("name", [*RULES, "priority"])
 def test_agents_spend_all_and_a_score_is_one_that_was_recorded(backend, name):
     problem = backend.problem
-    agent = (
-        stopping.LinearPriority(problem, stopping.START)
-        if name == "priority"
-        else stopping.make(name, problem)
-    )
+    agent = LinearPriority(problem) if name == "priority" else catalogue.make(name, problem)
     outcomes = rollout(agent, backend, np.arange(6))
     last = outcomes[-1]
     assert (last.left == 0).all()
-    look = np.take_along_axis(backend._valid, last.used[..., None], 2)[..., 0]
-    assert (last.scores == look).all()
-    times = stopping.time_to_target(outcomes)
+    assert (last.scores == backend.shelf.valid[backend.state.curve, last.used]).all()
+    times = agent.memory.reached
     assert ((times >= 1) & ((times <= 4 * (POINTS - 1)) | np.isinf(times))).all()
 
 
 def test_asha_and_hyperband_touch_more_configurations_than_random_search(backend):
     touched = {}
     for name in ("random-search", "asha", "hyperband"):
-        last = rollout(stopping.make(name, backend.problem), backend, np.arange(6))[-1]
+        last = rollout(catalogue.make(name, backend.problem), backend, np.arange(6))[-1]
         touched[name] = (last.used > 0).sum(1).mean()
     assert touched["random-search"] < 6 < touched["asha"]
     assert touched["hyperband"] > 9
@@ -98,20 +95,20 @@ def test_copying_is_refused(backend):
     plan = Plan(np.zeros((6, 16), int), np.ones((6, 16, 1)), np.zeros((6, 16), int))
     with pytest.raises(AllocgymError, match="nothing can be copied"):
         problem.check(plan, problem.begin(out))
-    with pytest.raises(AllocgymError, match="copied"):
-        backend._spend(plan)
+    with pytest.raises(AllocgymError, match="Allotment expected, given Plan"):
+        backend.spend(plan)
     with pytest.raises(AllocgymError, match="units"):
         backend.spend(Allotment(np.full((6, 16), -1), np.zeros((6, 16), bool)))
     with pytest.raises(AllocgymError, match=r"tasksett.*Did you mean 'taskset'"):
         make_backend(problem, "replay", scenario="tasksett")
     with pytest.raises(AllocgymError, match="asha"):
-        stopping.make("ashaa", problem)
+        catalogue.make("ashaa", problem)
 
 
 def test_a_tuned_agent_survives_its_file(backend, tmp_path):
-    agent = stopping.LinearPriority(backend.problem, stopping.START)
-    stopping.save(tmp_path / "curves.zip", agent, {})
-    again = stopping.make(tmp_path / "curves.zip", backend.problem)
+    agent = LinearPriority(backend.problem)
+    agent_file.save(tmp_path / "curves.zip", backend.problem, *agent.to_file())
+    again = catalogue.make(tmp_path / "curves.zip", backend.problem)
     a, b = (rollout(x, backend, np.arange(6))[-1] for x in (agent, again))
     assert a == b
 
@@ -123,9 +120,11 @@ def test_public_curves_load(scenario):
         pytest.skip(f"public data {folder} is not here")
     backend = make_backend(make_problem("curve-budget"), "replay", scenario=scenario, num_envs=8)
     out = backend.reset(np.arange(8))
-    assert len(backend._tables) == 8 and (out.instance.target > 0).all()
-    for table in backend._tables:
+    assert len(backend.shelf.tables) == 8 and (out.instance.target > 0).all()
+    for table in backend.shelf.tables:
         assert (np.diff(table.valid, axis=1) <= 0).all() and np.isfinite(table.valid).all()
     # Somebody among the configurations can reach the target.
-    end = np.where(out.instance.present, backend._valid[..., -1], np.inf).min(1)
+    end = np.where(out.instance.present, backend.shelf.valid[backend.state.curve, -1], np.inf).min(
+        1
+    )
     assert (end <= out.instance.target + 1e-12).all()

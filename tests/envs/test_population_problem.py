@@ -68,7 +68,7 @@ def test_a_copy_has_its_donors_score_and_past():
     action[..., 1] = 1
     action[:, 1:, 0] = 1  # everybody copies the best
     plan = problem.decode(action.reshape(3, -1), memory)
-    before = backend.family.loss(backend.sampled.parameters, backend._members).T
+    before = backend.state.heldout.T.copy()
     first, best = memory.last, memory.last.argmin(1)
     plan.steps[:] = 0
     plan.steps[:, 0] = memory.outcome.grant
@@ -115,7 +115,7 @@ def test_an_action_out_of_range_is_told(bad):
     problem, _, memory = started()
     action = np.zeros((3, problem.action_space.shape[0]), int)
     action[0, 0] = bad
-    with pytest.raises(AllocgymError, match="action: each entry"):
+    with pytest.raises(AllocgymError, match="action: 0 to 4 expected"):
         problem.decode(action, memory)
 
 

@@ -163,19 +163,3 @@ def test_a_users_experiment_does_what_the_controller_says(cluster, tmp_path, mon
                 loss = member.step()["loss"]
             assert loss == pytest.approx(told[i], rel=1e-12)
         assert outcome.spent[0] == plan.steps.sum()
-
-
-def test_ranges_and_members_are_checked():
-    tune = pytest.importorskip("allocgym.real_backend.population.tune")
-    problem = Population(n_max=4)
-    good = {"learning_rate": (0.1, 1.0)}
-    for changes, message in (
-        ({"ranges": {"rate": (0.1, 1.0)}}, "ranges: of"),
-        ({"ranges": {"learning_rate": (0.0, 1.0)}}, "0 < low < high"),
-        ({"members": 5}, "at most n_max = 4"),
-        ({"horizon": 0}, "horizon"),
-        ({"interval": 0}, "integers >= 1"),
-    ):
-        arguments = {"ranges": good, "members": 3, "interval": 1, "horizon": 2, "metric": "loss"}
-        with pytest.raises(AllocgymError, match=message):
-            tune.PopulationScheduler(lambda o: None, problem, **{**arguments, **changes})

@@ -15,15 +15,16 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 
 
+from allocgym.agents.core import catalogue  # noqa: E402
 from allocgym.agents.core.agent import rollout  # noqa: E402
-from allocgym.agents.population import catalogue  # noqa: E402
 from allocgym.agents.population.grid import GridWSD  # noqa: E402
+from allocgym.envs.core.builder import make_backend, make_problem  # noqa: E402
 from allocgym.envs.core.errors import AllocgymError, CorruptFileError  # noqa: E402
-from allocgym.envs.core.registry import make_backend, make_problem  # noqa: E402
 from allocgym.envs.population.records import Plan, PopulationOutcome  # noqa: E402
 from allocgym.real_backend.core import checkpoints  # noqa: E402
 from allocgym.real_backend.population import tasks  # noqa: E402
 from allocgym.real_backend.population.backend import WORST  # noqa: E402
+from allocgym.real_backend.population.experiment import Experiment  # noqa: E402
 from allocgym.real_backend.population.stack import Architecture, Stack  # noqa: E402
 
 KNOBS = ("learning_rate", "weight_decay", "momentum")
@@ -267,6 +268,21 @@ def test_bad_input_is_told_in_one_sentence(make, tmp_path):
         backend.restore(tmp_path / "nothing")
 
 
+def test_a_users_experiment_is_checked_before_any_trial_runs():
+    problem = make_problem("population", n_max=4)
+    good = {"learning_rate": (0.1, 1.0)}
+    for changes, message in (
+        ({"ranges": {"rate": (0.1, 1.0)}}, "ranges: of"),
+        ({"ranges": {"learning_rate": (0.0, 1.0)}}, "0 < low < high"),
+        ({"members": 5}, "at most n_max = 4"),
+        ({"horizon": 0}, "horizon"),
+        ({"interval": 0}, "interval: a number from 1"),
+    ):
+        arguments = {"ranges": good, "members": 3, "interval": 1, "horizon": 2, "metric": "loss"}
+        with pytest.raises(AllocgymError, match=message):
+            Experiment(**{**arguments, **changes}).instance(problem)
+
+
 def test_checkpoints_are_bit_equal_whole_and_of_this_run(make, tmp_path):
     backend = make(knobs=KNOBS)
     backend.reset(np.array([5]))
@@ -297,7 +313,8 @@ SUICIDE = """
     import os, signal, sys
     from allocgym.__main__ import main
     from allocgym.real_backend.core import checkpoints
-    from allocgym.real_backend.population.stack import Stack
+    from allocgym.real_backend.population.experiment import Experiment  # noqa: E402
+from allocgym.real_backend.population.stack import Stack
 
     def deadly(function, calls):
         def wrapped(*arguments, **named):

@@ -8,7 +8,8 @@ from allocgym.agents.core.agent import rollout
 from allocgym.benchmarks.population import laws, toys
 from allocgym.envs.core.builder import make_backend, make_problem
 from allocgym.simulators.population import costs, multipower
-from allocgym.simulators.population.families import FAMILIES
+from allocgym.simulators.population.families import FAMILIES, Modes, Power, Spectrum
+from allocgym.simulators.population.scenario import CostModel
 from allocgym.simulators.population.toys import Toy, additive, deceptive, multiplicative
 
 PUBLISHED_25M = multipower.MultiPower(3.0405, 0.5247, 0.5079, 363.79, 2.0656, 0.5828, 0.6414)
@@ -25,12 +26,10 @@ def test_the_law_by_hand():
 
 def test_segments_are_the_law_at_every_step():
     family = FAMILIES["multipower"]
-    parameters = {k: np.array([v]) for k, v in vars(PUBLISHED_25M).items()} | {
-        "horizon": np.array([3])
-    }
+    parameters = Power(**{k: np.array([v]) for k, v in vars(PUBLISHED_25M).items()}, periods=3)
     peak, later = 3e-4, 1e-4
     knobs = np.full((1, 1, 1), peak)
-    state = family.begin(parameters, knobs, np.zeros((1, 1)))
+    state = family.begin(parameters, knobs)
     for rate, steps in ((peak, 4000), (later, 1000), (later, 1000)):
         state = family.train(parameters, state, np.full((1, 1, 1), rate), np.full((1, 1), steps))
     ramp = np.arange(1, multipower.WARMUP + 1) / multipower.WARMUP * peak
@@ -57,21 +56,22 @@ def test_the_committed_fits_hold_on_every_public_curve(size):
 
 def test_the_quadratic_by_hand_and_at_its_edge():
     family = FAMILIES["quadratic"]
-    parameters = {"curvature": np.array([[2.0]]), "noise": np.array([[3.0]])}
-    state = {"second": np.full((1, 1, 1), 0.5)}
+    curvature, one = np.array([[2.0]]), np.ones(1)
+    parameters = Spectrum(curvature, curvature, np.array([[3.0]]), one, one)
+    state = Modes(np.full((1, 1, 1), 0.5))
     knobs = np.array([[[0.1]], [[4.0]]])
     value = 0.5
     for _ in range(7):
         value = (1 - 0.1 * 2.0) ** 2 * value + 0.1**2 * 3.0 / 4.0
     after = family.train(parameters, state, knobs, np.full((1, 1), 7))
-    assert after["second"][0, 0, 0] == pytest.approx(value, rel=1e-12)
+    assert after.second[0, 0, 0] == pytest.approx(value, rel=1e-12)
     assert laws.edge_error(20) < 1e-6
 
 
 def test_simpy_and_twin_finish_at_the_same_time():
     rng = np.random.default_rng(0)
     work = rng.exponential(1.0, (9, 20)) * (rng.random((9, 20)) < 0.9)
-    model = costs.CostModel(devices=3)
+    model = CostModel(devices=3)
     np.testing.assert_allclose(
         costs.twin_finish(model, work), costs.simpy_finish(model, work), rtol=1e-9
     )
