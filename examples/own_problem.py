@@ -234,7 +234,9 @@ def suite(options: Any) -> int:
     )
     console.print(evaluation.table(found))
     mean = float(found.scores["evenly"]["mean mark"].mean())
-    return finish("weeks", [Figure("evenly: mean mark", mean, "> 0", mean > 0)], {}, time.time(), options)
+    return finish(
+        "weeks", [Figure("evenly: mean mark", mean, "> 0", mean > 0)], {}, time.time(), options
+    )
 
 
 if __name__ == "__main__":

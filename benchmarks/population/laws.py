@@ -10,9 +10,9 @@ import numpy as np
 from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, finish, show
 from allocgym.simulators.core import public_data
+from allocgym.simulators.core.draw import Draw
 from allocgym.simulators.population import multipower
 from allocgym.simulators.population.families import FAMILIES
-from allocgym.simulators.population.sampling import Draw
 
 
 def edge_error(count: int = 200) -> float:

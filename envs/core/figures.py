@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from allocgym.envs.core.errors import missing_extra
-
-if TYPE_CHECKING:
-    from allocgym.envs.core.environment import AllocationEnv
 
 
 def figure(width: float = 7.0, height: float = 3.2, columns: int = 1) -> tuple[Any, Any]:
@@ -73,7 +70,7 @@ def _bands(axis: Any, x: np.ndarray, values: np.ndarray) -> None:
     axis.plot(x, middle, label="median")
 
 
-def allocation_picture(env: AllocationEnv) -> np.ndarray:
+def allocation_picture(env: Any) -> np.ndarray:
     """Draw what an environment has decided (shares) and earned so far, as an RGB array."""
     if env.returns and not env.history:
         picture, (alone,) = figure(8.0, 3.2, 1)
@@ -89,6 +86,6 @@ def allocation_picture(env: AllocationEnv) -> np.ndarray:
         stack(left, history[:, : len(present)][:, present], names)
         left.legend(fontsize=7, loc="upper right")
     right.plot(np.arange(1, len(env.returns) + 1), np.cumsum(env.returns), marker=".")
-    right.set(xlabel="period", ylabel="return so far (loss units)")
+    right.set(xlabel="period", ylabel="return so far")
     picture.canvas.draw()
     return np.asarray(picture.canvas.buffer_rgba())[..., :3].copy()

@@ -66,7 +66,9 @@ class Checked:
             return value or self
         if not isinstance(value, Mapping):
             fields = ", ".join(f.name for f in dataclasses.fields(self))
-            raise AllocgymError(f"{what}: a mapping with some of {fields} expected, given {value!r}")
+            raise AllocgymError(
+                f"{what}: a mapping with some of {fields} expected, given {value!r}"
+            )
         return self.replaced(value, what)
 
     def replaced(self, changes: Mapping[str, Any], what: str, also: Iterable[str] = ()) -> Self:

@@ -14,7 +14,7 @@ from allocgym.envs.core.kernels import kernel
 from allocgym.simulators.data_mixing.law import Law, known
 
 if TYPE_CHECKING:
-    from allocgym.simulators.data_mixing.sampling import Draw
+    from allocgym.simulators.core.draw import Draw
     from allocgym.simulators.data_mixing.scenario import MixingScenario
 
 TRAITS = (

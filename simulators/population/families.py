@@ -42,7 +42,7 @@ class Family(ABC, Generic[L, S]):
         """Parameters of one instance per environment, ``(..., batch)``.
 
         Args:
-            draw: uniform draws of the batch (`sampling.Draw`).
+            draw: uniform draws of the batch (`core.draw.Draw`).
             periods: the most there are in an episode.
         """
 

@@ -12,6 +12,7 @@ import numpy as np
 from allocgym.envs.core import randomness
 from allocgym.envs.core.record import Columns
 from allocgym.envs.population.records import PopulationInstance
+from allocgym.simulators.core.draw import Draw
 from allocgym.simulators.population.families import FAMILIES, Family
 from allocgym.simulators.population.scenario import PopulationScenario
 
@@ -54,22 +55,6 @@ class PopulationState(Columns):
     spent: np.ndarray
     seconds: np.ndarray
     failure: np.ndarray
-
-
-class Draw:
-    """Uniform draws of a batch of seeds, by purpose."""
-
-    def __init__(self, seeds: np.ndarray, n: int) -> None:
-        self.seeds, self.n = seeds, n
-
-    def one(self, purpose: str, low: float, high: float) -> np.ndarray:
-        """One number an environment, ``(batch,)``."""
-        u = randomness.uniform(randomness.stream(self.seeds, purpose), 0)[0]
-        return np.asarray(low + (high - low) * u)
-
-    def each(self, purpose: str) -> np.ndarray:
-        """One number in (0, 1) a member, ``(n, batch)``."""
-        return randomness.uniform(randomness.stream(self.seeds, purpose, self.n), 0)
 
 
 def every_knob(family: Family, names: tuple[str, ...], knobs: np.ndarray) -> np.ndarray:

@@ -161,7 +161,9 @@ COMMANDS = [
 
 @pytest.mark.parametrize("problem", [e.id for e in entries()])
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_a_mistake_on_the_command_line_is_one_sentence(command, problem, tmp_path, monkeypatch, capsys):
+def test_a_mistake_on_the_command_line_is_one_sentence(
+    command, problem, tmp_path, monkeypatch, capsys
+):
     from allocgym.__main__ import main
 
     if problem != "data-mixing" and "{id}" not in command:

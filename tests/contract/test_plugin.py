@@ -120,7 +120,9 @@ def test_a_killed_deployment_goes_on(run):
         return [e["data"] for e in entries if e.get("kind") in ("outcome", "decision")]
 
     assert plain(told("killed")) == plain(told("undisturbed"))
-    books = [json.loads((run.folder / f / "ledger.json").read_text()) for f in ("killed", "undisturbed")]
+    books = [
+        json.loads((run.folder / f / "ledger.json").read_text()) for f in ("killed", "undisturbed")
+    ]
     assert books[0] == books[1] and books[0]["spent"] == [8000]
 
 
