@@ -30,8 +30,9 @@ def figures(data: dict[str, Any], package: str) -> str:
         value = "n/a" if f["value"] is None else f["value"]
         text += _row([f["name"], value, f["target"], f["kind"], word, f["detail"]])
     power = " Underpowered: fewer seeds than the suite states." if data["underpowered"] else ""
-    command = shlex.join(data["argv"])
-    text += f"\n`python -m allocgym.benchmarks.{package} {command}`: {data['seconds']:.0f} s on "
+    given = data["argv"][2:] if data["argv"][:1] == ["bench"] else data["argv"]
+    problem = package.replace("_", "-")
+    text += f"\n`allocgym bench {problem} {shlex.join(given)}`: {data['seconds']:.0f} s on "
     return text + f"{data['machine']['cores']} cores.{power}\n"
 
 

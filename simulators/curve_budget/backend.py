@@ -96,6 +96,7 @@ class RecordedCurves(Simulator[CurveOutcome, Allotment, CurveState]):
         AllocgymError: no task of a name, more configurations than rows; the public data is not here.
     """
 
+    spends_all: ClassVar[bool] = False
     scenarios: ClassVar[Mapping[str, CurveScenario]] = SCENARIOS
 
     def __init__(self, problem: CurveBudget, scenario: CurveScenario, num_envs: int = 1) -> None:
