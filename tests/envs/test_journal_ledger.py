@@ -26,9 +26,8 @@ def path(tmp_path):
 
 
 def reopened(path):
-    journal = Journal(path)
-    journal.close()
-    return journal.entries
+    with Journal(path) as journal:
+        return journal.entries
 
 
 def test_a_journal_reads_back_what_was_written(path):
@@ -65,7 +64,7 @@ def test_damage_in_the_middle_is_an_error_that_names_the_line(path, line):
 def test_an_entry_is_on_disk_before_append_returns(tmp_path):
     journal = Journal(tmp_path / "j.jsonl")
     journal.append({"a": 1})
-    assert reopened(tmp_path / "j.jsonl") == [{"a": 1}]
+    assert Journal.reading(tmp_path / "j.jsonl").entries == [{"a": 1}]
     journal.close()
 
 
