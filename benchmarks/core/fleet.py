@@ -8,15 +8,15 @@ name and the decision's key, so a decision that is carried out again is not paid
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from allocgym.agents.core.deployment import describe_run
+from allocgym.agents.core.run_folder import describe_run, read_run
 from allocgym.benchmarks.core import engines
 from allocgym.benchmarks.core.deployment import run as run_deployment
 from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.core.journal import Journal
+from allocgym.envs.core.ownership import Owner
 
 
 class FleetBudget:
@@ -67,7 +67,7 @@ class LiveRun:
         import ray
 
         budget = ray.get_actor(self.budget)
-        arguments = json.loads((self.folder / "run.json").read_text())["arguments"]
+        arguments = read_run(self.folder)
 
         def permit(key: str, units: int) -> bool:
             return bool(ray.get(budget.permit.remote(self.folder.name, key, units)))
@@ -101,11 +101,23 @@ def deploy(
 
     Raises:
         AllocgymError: no runs, or a budget that is not positive.
+        OwnedError: another process runs this fleet.
     """
     if not runs:
         raise AllocgymError("runs: at least one deployment expected")
     if units is not None and units < 1:
         raise AllocgymError(f"units: an integer >= 1 expected, given {units}")
+    with Owner(folder, "fleet"):
+        return _deploy(folder, runs, address, units, {"num_cpus": cpus, "num_gpus": gpus})
+
+
+def _deploy(
+    folder: Path,
+    runs: dict[str, dict[str, Any]],
+    address: str | None,
+    units: int | None,
+    resources: dict[str, float],
+) -> dict[str, dict[str, Any]]:
     ray = engines.connect(address)
     for name, arguments in runs.items():
         if not (folder / name / "run.json").exists():
@@ -120,7 +132,7 @@ def deploy(
     )
     actors = {
         name: ray.remote(LiveRun)
-        .options(num_cpus=cpus, num_gpus=gpus, **forever)
+        .options(**resources, **forever)
         .remote(str((folder / name).resolve()), shared)
         for name in runs
     }
