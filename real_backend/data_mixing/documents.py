@@ -71,7 +71,9 @@ class Intake:
         """Say in words what was read and left out."""
         reasons = ", ".join(f"{n} {why}" for why, n in sorted(self.left.items()))
         left = sum(self.left.values())
-        said = f"{self.documents} documents read, {left} left out" + (f" ({reasons})" if left else "")
+        said = f"{self.documents} documents read, {left} left out" + (
+            f" ({reasons})" if left else ""
+        )
         if self.mended:
             said += f", {self.mended} with bytes that are not UTF-8"
         return said
