@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import sys
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,8 @@ def _frozen(value: Any, seen: set[int]) -> Any:
         return {kind: [_frozen(v, seen) for v in (sorted(value) if kind == "set" else value)]}
     if type(value) is dict:
         return {"dict": [[_frozen(k, seen), _frozen(v, seen)] for k, v in value.items()]}
+    if dataclasses.is_dataclass(value) and type(value).__module__.startswith("allocgym."):
+        return {"made": _name(type(value)), "fields": _attributes(value, (), seen)}
     if type(value).__module__.startswith("allocgym.agents.") and hasattr(value, "__dict__"):
         return {"object": _attributes(value, getattr(value, "settled", ()), seen)}
     raise _Opaque(type(value).__name__)
@@ -102,7 +105,7 @@ def _array(value: np.ndarray) -> dict[str, Any]:
     if value.dtype.hasobject:
         raise _Opaque("an array of objects")
     order = sorted(range(value.ndim), key=lambda axis: -abs(value.strides[axis]))
-    data = np.ascontiguousarray(value.transpose(order))
+    data = value.transpose(order).copy(order="C")
     text = base64.b64encode(data.tobytes()).decode()
     return {"dtype": value.dtype.str, "shape": list(data.shape), "order": order, "data": text}
 
@@ -116,6 +119,15 @@ def _records(kind: type[Record] = Record) -> dict[str, type[Record]]:
     found = {_name(kind): kind}
     for below in kind.__subclasses__():
         found |= _records(below)
+    return found
+
+
+def _dataclass(name: str) -> type:
+    """A dataclass of ours that is loaded; as above."""
+    module, _, kind = name.partition(":")
+    found = getattr(sys.modules[module], kind) if module.startswith("allocgym.") else None
+    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
+        raise ValueError(f"{name!r} is no dataclass of ours")
     return found
 
 
@@ -141,6 +153,11 @@ def _thawed(data: Any) -> Any:
     if kind == "record":
         fields = {name: _thawed(value) for name, value in data["fields"].items()}
         return _records()[held](**fields)
+    if kind == "made":
+        made = object.__new__(_dataclass(held))
+        for name, value in data["fields"].items():
+            object.__setattr__(made, name, _thawed(value))
+        return made
     if kind == "generator":
         bits = BIT_GENERATORS[held]()
         bits.state = _thawed(data["state"])
