@@ -15,7 +15,7 @@ SEEDS := $(if $(DEMO_FULL),10,3)
 # Where the demo's runs go: local processes, or `ray`: a cluster of four nodes on this machine.
 ENGINE ?= local
 
-.PHONY: install install-ray demo test test-live test-ray lint types clean
+.PHONY: install install-ray demo test test-chaos test-live test-ray lint types clean
 
 install: $(STAMP)
 
@@ -35,7 +35,11 @@ demo: install $(if $(filter ray,$(ENGINE)),install-ray)
 	$(BIN)/allocgym demo --out runs/demo --seeds $(SEEDS) --engine $(ENGINE)
 
 test: install
-	$(BIN)/python -m pytest -m "not ray and not live"
+	$(BIN)/python -m pytest -m "not ray and not live and not chaos"
+
+# Runs killed, torn, robbed and overfilled on purpose; counts by kind at the end.
+test-chaos: install
+	$(BIN)/python -m pytest -m chaos
 
 # The radio data plane in this kernel: real packets against the clock, so not beside other work.
 test-live: install
