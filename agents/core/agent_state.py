@@ -154,7 +154,7 @@ def _thawed(data: Any) -> Any:
         fields = {name: _thawed(value) for name, value in data["fields"].items()}
         return _records()[held](**fields)
     if kind == "made":
-        made = object.__new__(_dataclass(held))
+        made: Any = object.__new__(_dataclass(held))
         for name, value in data["fields"].items():
             object.__setattr__(made, name, _thawed(value))
         return made

@@ -49,10 +49,10 @@ def check(
             raise AllocgymError(f"{name}: a finite number >= 0 expected, given {value}")
     _answers(outcome, problem, decision, period)
     if outcome.valid.all():
-        name = untrusted(outcome)
-        if name is not None:
+        field = untrusted(outcome)
+        if field is not None:
             raise AllocgymError(
-                f"{name}: finite numbers expected, given {_shown(getattr(outcome, name))}; an outcome "
+                f"{field}: finite numbers expected, given {_shown(getattr(outcome, field))}; an outcome "
                 f"that was not measured says so with valid = False"
             )
 

@@ -115,6 +115,10 @@ def read_run(folder: Path) -> dict[str, Any]:
     arguments: dict[str, Any] = described["arguments"]
     if "identity" in described:  # not in runs of earlier versions
         compare(folder, described["identity"], identity(folder, arguments))
+    if arguments.get("overrides") is None:
+        raise AllocgymError(
+            f"{folder}: the run was begun from Python; take it up with the same call there"
+        )
     return {**arguments, **{role: located(folder, arguments.get(role)) for role in AGENTS}}
 
 

@@ -8,15 +8,35 @@ name and the decision's key, so a decision that is carried out again is not paid
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from allocgym.agents.core.run_folder import describe_run, read_run
 from allocgym.benchmarks.core import engines
 from allocgym.benchmarks.core.deployment import run as run_deployment
-from allocgym.envs.core.errors import AllocgymError
+from allocgym.envs.core.errors import AllocgymError, OwnedError
 from allocgym.envs.core.journal import Journal
 from allocgym.envs.core.ownership import Owner
+
+PATIENCE = 60  # seconds that a lost process may take to be gone
+
+T = TypeVar("T")
+
+
+def when_free(work: Callable[[], T]) -> T:
+    """Do what needs a folder of its own; an actor may be started again before the lost one is gone.
+
+    Raises:
+        OwnedError: the folder's owner lives on.
+    """
+    for _ in range(PATIENCE):
+        try:
+            return work()
+        except OwnedError:
+            time.sleep(1)
+    return work()
 
 
 class FleetBudget:
@@ -29,7 +49,7 @@ class FleetBudget:
 
     def __init__(self, folder: str | Path, units: int | None) -> None:
         self.units = units
-        self._journal = Journal(Path(folder) / "fleet.jsonl")
+        self._journal = when_free(lambda: Journal(Path(folder) / "fleet.jsonl"))
         self._granted = {(e["run"], e["key"]): int(e["units"]) for e in self._journal.entries}
 
     def permit(self, run: str, key: str, units: int) -> bool:
@@ -78,7 +98,7 @@ class LiveRun:
                 print(line, file=log, flush=True)
 
             say(f"on node {ray.get_runtime_context().get_node_id()}")
-            return run_deployment(self.folder, arguments, say, permit)
+            return when_free(lambda: run_deployment(self.folder, arguments, say, permit))
 
 
 def deploy(

@@ -300,7 +300,7 @@ def test_a_list_of_many_members_is_not_read(path, problem):
 def test_members_that_come_twice_are_refused(path, problem):
     with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(path, "a") as archive:
         archive.writestr("agent.json", "{}")
-    with pytest.raises(CorruptFileError, match="agent.json, agent.json"):
+    with pytest.raises(CorruptFileError, match=r"agent\.json, agent\.json"):
         agent_file.load(path, problem)
 
 
@@ -353,5 +353,5 @@ def test_weights_of_another_precision_are_refused(path, problem):
         if name != "__metadata__"
     }
     rewrite(path, weights__safetensors=packed(told, double))
-    with pytest.raises(CorruptFileError, match="float32 expected, given torch.float64"):
+    with pytest.raises(CorruptFileError, match=r"float32 expected, given torch\.float64"):
         agent_file.load_policy(path, problem)
