@@ -15,7 +15,7 @@ SEEDS := $(if $(DEMO_FULL),10,3)
 # Where the demo's runs go: local processes, or `ray`: a cluster of four nodes on this machine.
 ENGINE ?= local
 
-.PHONY: install install-ray demo test test-newest test-live test-ray lint types clean
+.PHONY: install install-ray demo test test-newest test-chaos test-live test-ray lint types clean
 
 install: $(STAMP)
 
@@ -41,6 +41,10 @@ test: install
 test-newest: install
 	$(BIN)/pip install --quiet --upgrade --no-deps --target .newest gymnasium
 	PYTHONPATH=.newest $(BIN)/python -m pytest tests/contract/test_environment.py
+
+# Runs killed, torn, robbed and overfilled on purpose; counts by kind at the end.
+test-chaos: install
+	$(BIN)/python -m pytest -m chaos
 
 # The radio data plane in this kernel: real packets against the clock, so not beside other work.
 test-live: install

@@ -122,6 +122,7 @@ def main() -> None:
             split = " ".join(f"{n} {u}" for n, u in zip(DOMAINS, units, strict=True))
             values = " ".join(f"{v:.3f}" for v in controller.outcomes[-1].losses[0])  # type: ignore[attr-defined]
             print(f"period {period + 1}: {split} -> losses {values}")
+    controller.close()
 
 
 if __name__ == "__main__":

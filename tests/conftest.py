@@ -1,5 +1,8 @@
 """Fixed seeds and no time limits for hypothesis; factories that most tests need."""
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -46,3 +49,13 @@ def tiny_real(tmp_path_factory):
         "device": "cpu",
         "cache_dir": str(tmp_path_factory.mktemp("base")),
     }
+
+
+@pytest.fixture(scope="session")
+def live():
+    """The module ``chaos/live.py``: small runs with checkpoints, and a script that kills itself."""
+    path = Path(__file__).parent / "chaos" / "live.py"
+    spec = importlib.util.spec_from_file_location("live", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

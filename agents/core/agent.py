@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -26,11 +26,14 @@ class Agent(ABC, Generic[O, D]):
         name: shown in tables.
         clairvoyant: it looks at the simulator's true law (see `peek`); an upper bound, not a rival.
         plays: arguments of the problem it is made for, where the defaults are not those.
+        settled: names of attributes that nothing the agent is told changes; what a long run keeps of
+            an agent (see `allocgym.agents.core.agent_state`) leaves them out.
     """
 
     name: str = "agent"
     clairvoyant: bool = False
     plays: Mapping[str, Any] = {}
+    settled: ClassVar[tuple[str, ...]] = ("problem", "spec")
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -105,6 +108,8 @@ class Predictor(Protocol):
 
 class PolicyAgent(Agent[Any, Any]):
     """Turns anything with ``predict`` into an agent, through the problem's encode and decode."""
+
+    settled: ClassVar[tuple[str, ...]] = (*Agent.settled, "policy")
 
     def __init__(
         self, problem: Problem, policy: Predictor, name: str = "learned", deterministic: bool = True

@@ -1,13 +1,14 @@
 """Agent files: a zip of ``agent.json`` and, for learned agents, ``weights.safetensors``.
 
-Nothing in it is ever executed: JSON and safetensors are data formats, no pickle is read.
+Nothing in it is ever executed: JSON and safetensors are data formats, no pickle is read. A file may
+come from a stranger: how much memory it takes is known, and within limits, before any is taken.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
+import math
 import os
 import platform
 import zipfile
@@ -21,7 +22,10 @@ from allocgym.envs.core.journal import atomic
 
 SCHEMA = 1
 MEMBERS = {"agent.json", "weights.safetensors"}
-LARGEST = 256 * 2**20
+LARGEST = 256 * 2**20  # bytes of the file, and of the weights in it
+DESCRIPTION = 2**20  # bytes of agent.json, and of the header of the weights
+DIRECTORY = 4096  # bytes of the list of members
+BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1}
 
 
 def encoder_hash(problem: Problem) -> str:
@@ -92,17 +96,7 @@ def load(path: Path, problem: Problem) -> tuple[dict[str, Any], dict[str, Any] |
     if not path.is_file():
         raise AllocgymError(f"agent: no file {path}")
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = set(archive.namelist())
-            if "agent.json" not in names or not names <= MEMBERS:
-                raise CorruptFileError(
-                    f"{path}: not an agent file (holds {', '.join(sorted(names)) or 'nothing'}; "
-                    f"agent.json and weights.safetensors expected)"
-                )
-            if sum(info.file_size for info in archive.infolist()) > LARGEST:
-                raise CorruptFileError(f"{path}: larger than an agent file may be")
-            description = json.loads(archive.read("agent.json"))
-            raw = archive.read("weights.safetensors") if "weights.safetensors" in names else None
+        description, raw = _members(path)
     except AllocgymError:
         raise
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError) as error:
@@ -117,17 +111,98 @@ def load(path: Path, problem: Problem) -> tuple[dict[str, Any], dict[str, Any] |
         raise AllocgymError(f"{path}: trained on another encoding of {problem.id!r}; retrain it")
     if not isinstance(description.get("kind"), str):
         raise CorruptFileError(f"{path}: names no kind of agent")
-    weights = None
-    if raw is not None:
-        try:
-            import safetensors.torch as tensors
-        except ImportError as error:
-            raise missing_extra("safetensors", "real") from error
-        try:
-            weights = tensors.load(io.BytesIO(raw).getvalue())
-        except Exception as error:  # safetensors raises its own, undocumented types
-            raise CorruptFileError(f"{path}: damaged weights ({error})") from error
-    return description, weights
+    if not isinstance(description.get("settings"), dict):
+        raise CorruptFileError(f"{path}: its settings do not fit an agent: a dictionary expected")
+    return description, None if raw is None else _tensors(path, raw)
+
+
+def _members(path: Path) -> tuple[Any, bytes | None]:
+    """Read the members of an agent file, none larger than it may be.
+
+    What a zip says of itself is checked before the library believes it: its list of members is read
+    whole, and bzip2 or LZMA would unpack four kilobytes into gigabytes at once.
+    """
+    size = path.stat().st_size
+    if size > LARGEST:
+        raise CorruptFileError(
+            f"{path}: {size} bytes, larger than an agent file may be ({LARGEST})"
+        )
+    with open(path, "rb") as file:
+        file.seek(max(size - 42, 0))
+        end = file.read()
+    if len(end) < 22 or end[-22:-18] != b"PK\x05\x06" or b"PK\x06\x07" in end[:-22]:
+        raise CorruptFileError(f"{path}: not an agent file, or damaged (no plain end of a zip)")
+    if int.from_bytes(end[-10:-6], "little") > DIRECTORY:
+        raise CorruptFileError(f"{path}: not an agent file (too many members)")
+    with zipfile.ZipFile(path) as archive:
+        names = [info.filename for info in archive.infolist()]
+        if "agent.json" not in names or not set(names) <= MEMBERS or len(set(names)) < len(names):
+            raise CorruptFileError(
+                f"{path}: not an agent file (holds {', '.join(sorted(names)) or 'nothing'}; "
+                f"agent.json and weights.safetensors expected)"
+            )
+        description = json.loads(_member(path, archive, "agent.json", DESCRIPTION))
+        raw = None
+        if "weights.safetensors" in names:
+            raw = _member(path, archive, "weights.safetensors", LARGEST)
+    return description, raw
+
+
+def _member(path: Path, archive: zipfile.ZipFile, name: str, most: int) -> bytes:
+    info = archive.getinfo(name)
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise CorruptFileError(f"{path}: {name} is packed in another way than agent files are")
+    if info.file_size > most:
+        raise CorruptFileError(
+            f"{path}: {name} of {info.file_size} bytes is larger than it may be ({most})"
+        )
+    with archive.open(info) as file:
+        # Asked for so many bytes, no more are unpacked, whatever the stream holds.
+        data = file.read(info.file_size)
+    if len(data) != info.file_size:
+        raise CorruptFileError(f"{path}: {name} is damaged (cut short)")
+    return data
+
+
+def _tensors(path: Path, raw: bytes) -> dict[str, Any]:
+    try:
+        import safetensors.torch as tensors
+    except ImportError as error:
+        raise missing_extra("safetensors", "real") from error
+    try:
+        _check_header(raw)
+        weights: dict[str, Any] = tensors.load(raw)
+    except Exception as error:  # safetensors raises its own, undocumented types
+        raise CorruptFileError(f"{path}: damaged weights ({error})") from error
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise CorruptFileError(f"{path}: damaged weights ({name} is not finite)")
+    return weights
+
+
+def _check_header(raw: bytes) -> None:
+    """Refuse a header whose tensors are not exactly the bytes that follow it.
+
+    Raises:
+        ValueError: what is wrong.
+    """
+    length = int.from_bytes(raw[:8], "little")
+    if len(raw) < 8 or length > min(len(raw) - 8, DESCRIPTION):
+        raise ValueError("the header is longer than the file, or than it may be")
+    header = json.loads(raw[8 : 8 + length])
+    if not isinstance(header, dict):
+        raise ValueError("the header is no dictionary")
+    end = 0
+    header.pop("__metadata__", None)
+    for name, told in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        shape, (begin, stop) = told["shape"], told["data_offsets"]
+        if not all(type(d) is int and d >= 0 for d in shape) or told["dtype"] not in BYTES:
+            raise ValueError(f"{name} is of no shape and dtype that agents have")
+        if begin != end or stop - begin != math.prod(shape) * BYTES[told["dtype"]]:
+            raise ValueError(f"{name} is not where, or as large as, the header says")
+        end = stop
+    if end != len(raw) - 8 - length:
+        raise ValueError("the header does not account for all bytes")
 
 
 def load_policy(path: Path, problem: Problem) -> tuple[Any, dict[str, Any]]:
@@ -135,11 +210,18 @@ def load_policy(path: Path, problem: Problem) -> tuple[Any, dict[str, Any]]:
     description, weights = load(path, problem)
     if weights is None or description["kind"] != "set-policy":
         raise AllocgymError(f"{path}: holds {description['kind']!r}, not a learned policy")
+    import torch
+
     from allocgym.agents.core.networks import SetPolicy
 
     try:
-        policy = SetPolicy(**description["settings"])
-        policy.load_state_dict(weights)
-    except (TypeError, RuntimeError) as error:
+        # Without memory first: the description may ask for any size, the weights have theirs.
+        with torch.device("meta"):
+            policy = SetPolicy(**description["settings"])
+        dtypes = {tensor.dtype for tensor in weights.values()}
+        if dtypes != {torch.float32}:
+            raise TypeError(f"float32 expected, given {', '.join(sorted(map(str, dtypes)))}")
+        policy.load_state_dict(weights, assign=True)
+    except (TypeError, RuntimeError, ValueError, LookupError, OverflowError) as error:
         raise CorruptFileError(f"{path}: weights do not fit the description ({error})") from error
     return policy.eval(), description

@@ -2,47 +2,37 @@
 
 Order of writes, so that a kill at any moment loses and double-spends nothing: the decision is
 journalled, carried out, the back end's whole state is checkpointed, the outcome is journalled. On
-resume the newest checkpoint says what was carried out; what came after is carried out again under
-the same key, and charged once.
+resume the newest checkpoint that can be trusted says what was carried out; what came after is carried
+out again under the same key, and charged once.
 """
 
 from __future__ import annotations
 
-import platform
-import sys
+import dataclasses
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+import allocgym
+from allocgym.agents.core import outcome_check
 from allocgym.agents.core.agent import Agent
 from allocgym.agents.core.controller import Controller
 from allocgym.agents.core.guards import Guards
-from allocgym.envs.core.contracts import Backend
-from allocgym.envs.core.errors import AllocgymError
+from allocgym.agents.core.run_folder import (
+    Checkpoints,
+    begun_as,
+    compare,
+    describe_run,
+    versions,
+    write_run,
+)
+from allocgym.envs.core.contracts import Backend, Outcome
+from allocgym.envs.core.errors import AllocgymError, CorruptFileError, OutOfBudgetError
 from allocgym.envs.core.journal import write_json
 
-PACKAGES = ("allocgym", "gymnasium", "numpy", "simpy", "torch", "stable-baselines3", "ray")
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages a result depends on."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def describe_run(folder: Path, arguments: dict[str, Any]) -> None:
-    """Write ``run.json``: what was run, with what, where."""
-    machine = {"platform": platform.platform(), "processor": platform.machine()}
-    write_json(
-        folder / "run.json",
-        {"arguments": arguments, "versions": versions(), "machine": machine, "argv": sys.argv[1:]},
-    )
+__all__ = ["Deployment", "describe_run", "versions"]
 
 
 class Deployment:
@@ -58,6 +48,10 @@ class Deployment:
         progress: called after every period with (period, horizon, keyed decision, outcome).
         permit: asked (key, units) before a decision is carried out, for runs that share a budget; it
             must answer a key it has answered before the same way. False stops the run.
+
+    Raises:
+        OwnedError: another process is at work in the folder.
+        AllocgymError: the folder holds another run, or the agents cannot be deployed.
     """
 
     def __init__(
@@ -85,65 +79,135 @@ class Deployment:
                 one.peek(backend)
         self.backend = backend
         self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
         self.seed = seed
         self.guards = guards or Guards()
         self.progress = progress
         self.permit = permit
         self.restartable = "restart" in backend.spec.capabilities
         self.controller = Controller(agent, backend.spec, self.folder, seed, self.guards, incumbent)
+        try:
+            run = self._identify(agent, incumbent)
+        except BaseException:
+            self.close()
+            raise
+        self.checkpoints = Checkpoints(self.folder, run, self.controller.journal)
         self.stopped: str | None = None
+
+    def close(self) -> None:
+        """Close the journal and give up the folder; the back end stays open. Idempotent."""
+        self.controller.close()
 
     def run(self) -> Controller:
         """Run to the end of the budget (or of a guard's patience) and return the controller."""
-        import numpy as np
-
         self._catch_up(np.array([self.seed]))
         controller, backend = self.controller, self.backend
         while not controller.outcomes[-1].done.all():
-            seconds = float(sum(o.seconds[0] for o in controller.outcomes))
-            self.stopped = self.guards.stop_reason(seconds, float(backend.ledger.spent[0]))
+            self.stopped = controller.stopped
             if self.stopped:
                 break
-            keyed = controller.ask()
-            units = int(backend.problem.cost(keyed.decision)[0])
-            if self.permit is not None and not self.permit(keyed.key, units):
-                self.stopped = "the shared budget is spent"
+            try:
+                keyed = controller.ask()
+            except OutOfBudgetError as error:
+                self.stopped = str(error).removeprefix("ask: ")
                 break
-            outcome = backend.spend(keyed.decision)
+            units = int(backend.problem.cost(keyed.decision)[0])
+            self.stopped = self.guards.stop_reason(controller.seconds, controller.spent, units)
+            if self.stopped is None and self.permit and not self.permit(keyed.key, units):
+                self.stopped = "the shared budget is spent"
+            if self.stopped:
+                break
+            outcome = measured(backend.spend(keyed.decision))
             self._checkpoint(keyed.period + 1)
             controller.tell(outcome)
             if self.progress is not None:
                 self.progress(keyed.period + 1, backend.spec.horizon, keyed, outcome)
-        write_json(
-            self.folder / "ledger.json", {**backend.ledger.to_json(), "stopped": self.stopped}
-        )
+        self._close_books()
         return controller
 
+    def _close_books(self) -> None:
+        """Write what a report needs, so that it can be written again without the back end."""
+        memory: Any = self.controller.memory
+        write_json(
+            self.folder / "ledger.json",
+            {
+                **self.backend.ledger.to_json(),
+                "stopped": self.stopped,
+                "objective": float(memory.objective[0]),
+                "claimants": list(self.backend.spec.claimants),
+                "unit": self.backend.spec.unit,
+                "lines": len(self.controller.journal),
+            },
+        )
+
+    def _identify(self, agent: Agent, incumbent: Agent | None) -> str:
+        """Return the hash of the run's identity, checked or, in a new folder, written down."""
+        spec = self.backend.spec
+        now = {
+            "problem": spec.problem,
+            "scenario": spec.scenario,
+            "backend": spec.backend,
+            "seed": self.seed,
+            "version": allocgym.__version__,
+        }
+        begun = begun_as(self.folder)
+        if begun is None and self.controller.journal.old == 0:
+            named = (("agent", agent), ("fallback", self.guards.fallback), ("shadow", incumbent))
+            agents = {role: None if one is None else one.name for role, one in named}
+            write_run(self.folder, {**now, **agents})
+            begun = begun_as(self.folder)
+        if begun is None:
+            return ""  # a run of an earlier version, which wrote none
+        compare(self.folder, begun, now)
+        return str(begun["hash"])
+
     def _checkpoint(self, period: int) -> None:
-        if not self.restartable:
-            return
-        folder = self.folder / "checkpoints"
-        self.backend.checkpoint(folder / f"period-{period:05d}.ckpt")
-        for old in sorted(folder.glob("period-*.ckpt"))[:-2]:
-            old.unlink()
+        if self.restartable:
+            self.backend.checkpoint(self.checkpoints.path(period))
+            self.checkpoints.vouch(period)
 
     def _catch_up(self, seeds: Any) -> None:
-        """Bring the back end to where the journal and the newest checkpoint say it was."""
+        """Bring the back end to where the journal and the newest good checkpoint say it was."""
         controller, backend = self.controller, self.backend
-        saved = sorted((self.folder / "checkpoints").glob("period-*.ckpt"))
-        done = 0
-        if saved:
-            done = int(saved[-1].stem.split("-")[1])
-            backend.restore(saved[-1])
-        else:
-            outcome = backend.reset(seeds)
-            if not controller.outcomes:
+        done = self._restore()
+        if done is None:
+            done = 0
+            outcome = measured(backend.reset(seeds))
+            if controller.outcomes:
+                self._compare(outcome, 0)
+            else:
                 controller.tell(outcome)
         # Carried out and saved, but killed before the outcome was written down.
         if done == len(controller.outcomes):
-            controller.tell(backend.outcome)
+            controller.tell(measured(backend.outcome))
         # Decided and told, but not in any checkpoint (a back end without them, or lost files).
-        for keyed in controller.decisions[done : len(controller.outcomes) - 1]:
-            backend.spend(keyed.decision)
-            self._checkpoint(keyed.period + 1)
+        for period in range(done, len(controller.outcomes) - 1):
+            outcome = measured(backend.spend(controller.decisions[period].decision))
+            self._compare(outcome, period + 1)
+            self._checkpoint(period + 1)
+
+    def _compare(self, outcome: Outcome, period: int) -> None:
+        """Refuse to go on where a simulator, done again, does not do what it did."""
+        if self.restartable or self.backend.spec.clock != "charged" or not outcome.valid.all():
+            return  # a machine may round otherwise, and takes its own time
+        if outcome != self.controller.outcomes[period]:
+            raise AllocgymError(
+                f"{self.folder}: done again, period {period} does not come out as it is in the journal; "
+                f"the back end or its data are no longer what the run was begun with"
+            )
+
+    def _restore(self) -> int | None:
+        """Go on from the newest checkpoint that can be read; return its period, None without one."""
+        for period, path in self.checkpoints.trusted():
+            try:
+                self.backend.restore(path)
+            except CorruptFileError:
+                continue
+            return period
+        return None
+
+
+def measured(outcome: Outcome) -> Outcome:
+    """Mark an outcome in which a back end measured NaN or infinity as one not to be trusted."""
+    if outcome.valid.all() and outcome_check.untrusted(outcome) is not None:
+        return dataclasses.replace(outcome, valid=np.zeros_like(outcome.valid))
+    return outcome

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from allocgym.agents.core.controller import Controller
+from allocgym.agents.core.history import History
 from allocgym.envs.core import figures
 from allocgym.envs.core.journal import atomic
 
@@ -49,15 +51,18 @@ def write(path: Path, title: str, parts: Sequence[str]) -> Path:
     return path
 
 
-def decisions_table(controller: Controller, names: Sequence[str]) -> Any:
+Run = Controller | History
+
+
+def decisions_table(run: Run, names: Sequence[str]) -> Any:
     """One row a period: shares, what was spent, seconds, interventions (a pandas DataFrame)."""
     import pandas as pd
 
     rows = []
-    for keyed, outcome in zip(controller.decisions, controller.outcomes[1:], strict=False):
+    for keyed, outcome in zip(run.decisions, run.outcomes[1:], strict=False):
         row: dict[str, Any] = {"period": keyed.period, "key": keyed.key}
-        row |= controller.agent.problem.tabulate(keyed.decision, names)
-        for field in controller.agent.problem.traces:
+        row |= run.problem.tabulate(keyed.decision, names)
+        for field in run.problem.traces:
             value = getattr(outcome, field)[0]
             if np.ndim(value) == 0:
                 row[field] = float(value)
@@ -71,11 +76,11 @@ def decisions_table(controller: Controller, names: Sequence[str]) -> Any:
     return pd.DataFrame(rows)
 
 
-def _picture(controller: Controller, names: Sequence[str]) -> Any:
+def _picture(run: Run, names: Sequence[str]) -> Any:
     """Draw the shares, where shares are what is decided, and every trace of the problem."""
-    split = [k.decision.fractions for k in controller.decisions]
+    split = [k.decision.fractions for k in run.decisions]
     shown = bool(split) and split[0] is not None
-    traces = controller.agent.problem.traces
+    traces = run.problem.traces
     panels = max(shown + len(traces), 1)
     picture, axes = figures.figure(4.75 * panels, 3.4, panels)
     if shown:
@@ -84,7 +89,7 @@ def _picture(controller: Controller, names: Sequence[str]) -> Any:
         if not traces or len(names) > figures.MANY:
             axes[0].legend(fontsize=8)
     for axis, (field, label) in zip(axes[shown:], traces.items(), strict=False):
-        values = np.array([getattr(o, field)[0] for o in controller.outcomes])
+        values = np.array([getattr(o, field)[0] for o in run.outcomes])
         axis.set(xlabel="period", ylabel=label)
         axis.locator_params(axis="x", integer=True)
         if values.ndim == 1:
@@ -96,28 +101,37 @@ def _picture(controller: Controller, names: Sequence[str]) -> Any:
 
 
 def deployment_report(
-    controller: Controller, folder: Path, claimants: Sequence[str], ledger: dict[str, Any]
+    run: Run, folder: Path, claimants: Sequence[str], ledger: dict[str, Any]
 ) -> Path:
-    """Write ``decisions.parquet`` and ``report.html`` of one deployment."""
-    first = controller.outcomes[0]
+    """Write ``decisions.parquet`` and ``report.html`` of one deployment.
+
+    Args:
+        run: its controller, or its history.
+        folder: where to.
+        claimants: their names.
+        ledger: accounts as in ``ledger.json``.
+    """
+    first = run.outcomes[0]
     names = [n for n, there in zip(claimants, first.ready[0], strict=False) if there]
-    frame = decisions_table(controller, names)
+    frame = decisions_table(run, names)
     frame.to_parquet(folder / "decisions.parquet")
-    picture = _picture(controller, names)
+    picture = _picture(run, names)
     shown = frame
     if len(names) > figures.MANY:
         # A column for every claimant would fill a wall: those are in the Parquet file.
         ends = tuple(f" {name}" for name in names)
         shown = frame[[c for c in frame if not c.endswith(ends)]]
-    events = [(k.period, note) for k in controller.decisions for note in k.interventions]
-    accounts = [(name, *values) for name, values in ledger.items() if isinstance(values, list)]
+    events = [(e.period, e.kind, e.detail) for k in run.decisions for e in k.events]
+    counts = sorted(Counter(kind for _, kind, _ in events).items())
+    accounts = [(name, *ledger[name]) for name in ("granted", "spent", "wasted")]
     parts = [
         "<h2>Allocation and outcome</h2>",
         image(picture),
         "<h2>Ledger (budget units)</h2>",
         table(["account", "units"], accounts),
         "<h2>Guard events</h2>",
-        table(["period", "event"], events) if events else "<p>None.</p>",
+        table(["kind", "events"], counts) if events else "<p>None.</p>",
+        table(["period", "kind", "event"], events) if events else "",
         "<h2>Decisions</h2>",
         table(list(shown), shown.values.tolist()),
         "" if shown is frame else "<p>What each claimant got: decisions.parquet.</p>",

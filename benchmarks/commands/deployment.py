@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +16,7 @@ from allocgym.benchmarks.commands.arguments import (
     console,
     settings,
 )
+from allocgym.benchmarks.commands.arguments import folder as usable
 from allocgym.envs.core import registry
 from allocgym.envs.core.errors import AllocgymError, unknown
 from allocgym.envs.core.journal import write_json
@@ -33,7 +33,7 @@ def deploy(
         typer.Option(help="Back end to spend on (default: real, else torch, else twin)."),
     ] = None,
     scenario: Scenario = None,
-    folder: Annotated[Path | None, typer.Option(help="Run folder (default runs/<time>).")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Run folder (default: a new one).")] = None,
     seed: Seed = 0,
     fallback: Annotated[
         str | None, typer.Option(help="Agent that takes over where the other fails.")
@@ -41,6 +41,9 @@ def deploy(
     max_change: Annotated[float | None, typer.Option(help="Largest change of a share.")] = None,
     max_seconds: Annotated[float | None, typer.Option(help="Stop after charged seconds.")] = None,
     max_cost: Annotated[float | None, typer.Option(help="Stop after budget units.")] = None,
+    max_think: Annotated[
+        float | None, typer.Option(help="Seconds an agent may think before the fallback acts.")
+    ] = None,
     shadow: Annotated[
         str | None, typer.Option(help="This agent acts; the other only proposes.")
     ] = None,
@@ -53,7 +56,7 @@ def deploy(
     setting: Setting = None,
 ) -> None:
     """Run an agent on a back end: journalled, guarded, resumable."""
-    from allocgym.agents.core.deployment import describe_run
+    from allocgym.agents.core.run_folder import describe_run, new_folder
     from allocgym.benchmarks.core import deployment as deploying
 
     entry = registry.entry(problem)
@@ -62,7 +65,6 @@ def deploy(
         raise unknown("engine", engine, ("local", "ray"))
     if engine == "local" and (runs > 1 or address is not None or fleet_cost is not None):
         raise AllocgymError("runs, address, fleet-cost: only with engine 'ray'")
-    folder = folder or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
     arguments = {
         "problem": problem,
         "agent": agent,
@@ -73,16 +75,18 @@ def deploy(
         "max_change": max_change,
         "max_seconds": max_seconds,
         "max_cost": max_cost,
+        "max_think": max_think,
         "shadow": shadow,
         "overrides": settings(setting),
     }
-    if (folder / "journal.jsonl").exists() or (folder / "fleet.jsonl").exists():
-        raise AllocgymError(f"{folder}: holds a run already; `allocgym resume {folder}`")
     deploying.check(arguments)
+    folder = usable(folder, "--folder") if folder else new_folder(Path("runs"))
     if engine == "local":
         describe_run(folder, arguments)
-        _deploy(folder, arguments)
+        _deploy(folder)
         return
+    if (folder / "run.json").exists() or (folder / "fleet.json").exists():
+        raise AllocgymError(f"{folder}: holds a run already; `allocgym resume {folder}`")
     if Path(agent).exists():
         arguments["agent"] = str(Path(agent).resolve())
     fleet = {f"run-{i}": {**arguments, "seed": seed + i} for i in range(runs)}
@@ -109,14 +113,14 @@ def resume(
         described = json.loads((folder / "fleet.json").read_text())
         _fleet(folder, described["runs"], address, described["units"])
         return
-    if not (folder / "run.json").exists():
-        raise AllocgymError(f"{folder}: not a run folder (no run.json)")
-    _deploy(folder, json.loads((folder / "run.json").read_text())["arguments"])
+    _deploy(folder)
 
 
-def _deploy(folder: Path, arguments: dict[str, Any]) -> None:
+def _deploy(folder: Path) -> None:
+    from allocgym.agents.core.run_folder import read_run
     from allocgym.benchmarks.core import deployment as deploying
 
+    arguments = read_run(folder)
     _say_result(deploying.run(folder, arguments, lambda line: console.print(line, highlight=False)))
 
 
@@ -128,6 +132,7 @@ def _say_result(result: dict[str, Any]) -> None:
 
 def report(folder: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
     """Write the report of a run again from its journal."""
-    if not (folder / "ledger.json").exists():
-        raise AllocgymError(f"{folder}: not a finished run; `allocgym resume {folder}` first")
-    _deploy(folder, json.loads((folder / "run.json").read_text())["arguments"])
+    from allocgym.agents.core.run_folder import read_run
+    from allocgym.benchmarks.core import deployment as deploying
+
+    _say_result(deploying.report(folder, read_run(folder)))

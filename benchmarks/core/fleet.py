@@ -8,15 +8,35 @@ name and the decision's key, so a decision that is carried out again is not paid
 
 from __future__ import annotations
 
-import json
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from allocgym.agents.core.deployment import describe_run
+from allocgym.agents.core.run_folder import describe_run, read_run
 from allocgym.benchmarks.core import engines
 from allocgym.benchmarks.core.deployment import run as run_deployment
-from allocgym.envs.core.errors import AllocgymError
+from allocgym.envs.core.errors import AllocgymError, OwnedError
 from allocgym.envs.core.journal import Journal
+from allocgym.envs.core.ownership import Owner
+
+PATIENCE = 60  # seconds that a lost process may take to be gone
+
+T = TypeVar("T")
+
+
+def when_free(work: Callable[[], T]) -> T:
+    """Do what needs a folder of its own; an actor may be started again before the lost one is gone.
+
+    Raises:
+        OwnedError: the folder's owner lives on.
+    """
+    for _ in range(PATIENCE):
+        try:
+            return work()
+        except OwnedError:
+            time.sleep(1)
+    return work()
 
 
 class FleetBudget:
@@ -29,7 +49,7 @@ class FleetBudget:
 
     def __init__(self, folder: str | Path, units: int | None) -> None:
         self.units = units
-        self._journal = Journal(Path(folder) / "fleet.jsonl")
+        self._journal = when_free(lambda: Journal(Path(folder) / "fleet.jsonl"))
         self._granted = {(e["run"], e["key"]): int(e["units"]) for e in self._journal.entries}
 
     def permit(self, run: str, key: str, units: int) -> bool:
@@ -67,7 +87,7 @@ class LiveRun:
         import ray
 
         budget = ray.get_actor(self.budget)
-        arguments = json.loads((self.folder / "run.json").read_text())["arguments"]
+        arguments = read_run(self.folder)
 
         def permit(key: str, units: int) -> bool:
             return bool(ray.get(budget.permit.remote(self.folder.name, key, units)))
@@ -78,7 +98,7 @@ class LiveRun:
                 print(line, file=log, flush=True)
 
             say(f"on node {ray.get_runtime_context().get_node_id()}")
-            return run_deployment(self.folder, arguments, say, permit)
+            return when_free(lambda: run_deployment(self.folder, arguments, say, permit))
 
 
 def deploy(
@@ -101,11 +121,23 @@ def deploy(
 
     Raises:
         AllocgymError: no runs, or a budget that is not positive.
+        OwnedError: another process runs this fleet.
     """
     if not runs:
         raise AllocgymError("runs: at least one deployment expected")
     if units is not None and units < 1:
         raise AllocgymError(f"units: an integer >= 1 expected, given {units}")
+    with Owner(folder, "fleet"):
+        return _deploy(folder, runs, address, units, {"num_cpus": cpus, "num_gpus": gpus})
+
+
+def _deploy(
+    folder: Path,
+    runs: dict[str, dict[str, Any]],
+    address: str | None,
+    units: int | None,
+    resources: dict[str, float],
+) -> dict[str, dict[str, Any]]:
     ray = engines.connect(address)
     for name, arguments in runs.items():
         if not (folder / name / "run.json").exists():
@@ -120,7 +152,7 @@ def deploy(
     )
     actors = {
         name: ray.remote(LiveRun)
-        .options(num_cpus=cpus, num_gpus=gpus, **forever)
+        .options(**resources, **forever)
         .remote(str((folder / name).resolve()), shared)
         for name in runs
     }

@@ -51,22 +51,23 @@ def demo(out: Path, seeds: int = 3, iterations: int = 200) -> Path:
     console.print("2/4 deploying it on a real training run (pre-trains the base model first)")
     folder = out / "deployment"
     backend = build("data-mixing", "real", SCENARIO)
-    describe_run(
-        folder,
-        {
-            "problem": "data-mixing",
-            "agent": str(agent_path),
-            "backend": "real",
-            "scenario": SCENARIO,
-            "seed": 0,
-            "fallback": "uniform",
-            "max_change": None,
-            "max_seconds": None,
-            "max_cost": None,
-            "shadow": None,
-            "overrides": {},
-        },
-    )
+    if not (folder / "run.json").exists():  # else the demo is taken up again
+        describe_run(
+            folder,
+            {
+                "problem": "data-mixing",
+                "agent": str(agent_path),
+                "backend": "real",
+                "scenario": SCENARIO,
+                "seed": 0,
+                "fallback": "uniform",
+                "max_change": None,
+                "max_seconds": None,
+                "max_cost": None,
+                "shadow": None,
+                "overrides": {},
+            },
+        )
     domains = backend.spec.claimants
 
     def progress(period: int, horizon: int, keyed: Any, outcome: Any) -> None:

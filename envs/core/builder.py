@@ -41,14 +41,30 @@ def build(
         AllocgymError: a name that does not exist (with the nearest one and where it would belong), or a
             value of a wrong kind or out of range.
     """
+    name = backend or _usual(problem, num_envs)
+    made, kind, scenario, left = _prepared(problem, name, scenario, arguments)
+    return _finished(kind, name, made, scenario, num_envs, left)
+
+
+def build_problem(problem: str, backend: str, scenario: Any = None, **arguments: Any) -> Problem:
+    """Build the problem that `build` would put on a back end, without the back end."""
+    return _prepared(problem, backend, scenario, arguments)[0]
+
+
+def _usual(problem: str, num_envs: int) -> str:
     found = entry(problem)
-    names = _parameters(load(found.problem))
+    return next(iter(found.backends)) if num_envs == 1 else found.vector_backend
+
+
+def _prepared(
+    problem: str, backend: str, scenario: Any, arguments: Mapping[str, Any]
+) -> tuple[Problem, Any, Any, dict[str, Any]]:
+    """The problem, the back end's class, the scenario, and the arguments left for the back end."""
+    names = _parameters(load(entry(problem).problem))
     own = {k: v for k, v in arguments.items() if k in names}
     rest = {k: v for k, v in arguments.items() if k not in names}
-    name = backend or (next(iter(found.backends)) if num_envs == 1 else found.vector_backend)
-    kind, scenario, left = _chosen(problem, name, scenario, rest, names)
-    made = make_problem(problem, **{**kind.suits(scenario), **own})
-    return _finished(kind, name, made, scenario, num_envs, left)
+    kind, scenario, left = _chosen(problem, backend, scenario, rest, names)
+    return make_problem(problem, **{**kind.suits(scenario), **own}), kind, scenario, left
 
 
 def make_problem(problem: str, **arguments: Any) -> Problem:

@@ -18,6 +18,14 @@ class CorruptFileError(AllocgymError):
     """A file is damaged, or is not what it claims to be."""
 
 
+class WriteError(AllocgymError, OSError):
+    """A file could not be written: the disk is full, or the folder may not be written to."""
+
+
+class OwnedError(AllocgymError):
+    """A folder belongs to a process that is still there."""
+
+
 def unknown(kind: str, given: object, allowed: Iterable[str]) -> AllocgymError:
     """Build the error for a name that does not exist, with the nearest existing one."""
     names = sorted(allowed)

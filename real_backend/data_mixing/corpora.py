@@ -8,10 +8,12 @@ A domain is named by a string:
   (chains of three): generated, see `allocgym.real_backend.data_mixing.generated`;
 - ``gsm8k``, ``shakespeare``: where the environment variable ``ALLOCGYM_DATA`` names a folder that
   holds ``mixing/corpora``;
-- ``name=path``: a folder of text files, or a ``.txt``, ``.jsonl`` (field ``text``) or ``.parquet``
-  (column ``text``) file; ``name=hf:dataset``: a Hugging Face dataset with a column ``text``.
+- ``name=path``: a folder, or a ``.txt``, ``.jsonl`` or ``.parquet`` file; ``name=hf:dataset``: a
+  Hugging Face dataset; ``name=path#field`` where the text is not in the field ``text``. The rules of
+  reading are in `allocgym.real_backend.data_mixing.documents`.
 
-Nothing is downloaded, except by ``hf:``.
+Nothing is downloaded, except by ``hf:``. Text is read once and not held: of a domain, no more is kept
+than its cap.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import heapq
 import json
+import logging
 import os
 import re
 import sysconfig
@@ -30,7 +34,9 @@ import numpy as np
 
 from allocgym.envs.core.errors import AllocgymError, unknown
 from allocgym.real_backend.data_mixing import generated
+from allocgym.real_backend.data_mixing.documents import Intake
 
+LOG = logging.getLogger(__name__)
 TRAIN_BYTES = 2_000_000
 GENERATED_BYTES = 1_000_000
 EVAL_BYTES = 128_000
@@ -48,6 +54,8 @@ class Corpus:
         digest: of all three, for cache keys.
         answers: where given, a regular expression; training and evaluation score only what its
             group 1 matches.
+        offered: bytes of text that were read, before duplicates were dropped and the splits cut.
+        note: what was read, left out and cut off, in words.
     """
 
     name: str
@@ -56,6 +64,8 @@ class Corpus:
     test: np.ndarray
     digest: str
     answers: str | None = None
+    offered: int = 0
+    note: str = ""
 
 
 def name_of(domain: str) -> str:
@@ -80,7 +90,7 @@ def load(domain: str, train_bytes: int = TRAIN_BYTES) -> Corpus:
     are added; exact duplicates are dropped first. Kept in memory for the life of the process.
 
     Args:
-        domain: a name of `available`, ``name=path`` or ``name=hf:dataset``.
+        domain: a name of `available`, ``name=path``, ``name=path#field`` or ``name=hf:dataset``.
         train_bytes: largest size of the training split, bytes; generated text stops at
             `GENERATED_BYTES`.
 
@@ -88,12 +98,18 @@ def load(domain: str, train_bytes: int = TRAIN_BYTES) -> Corpus:
         AllocgymError: no such domain, nothing at the path, or too little text for three splits.
     """
     name, is_own, place = domain.partition("=")
-    # A fifth goes to evaluation, and duplicates are dropped.
-    wanted = int(train_bytes * 1.3) + 2 * EVAL_BYTES
     documents: Iterable[bytes]
     if is_own:
-        documents = _own(name, place, wanted)
-    elif name in generated.GENERATORS:
+        intake = Intake(name)
+        # A data set on the network may be without end.
+        wanted = int(train_bytes * 1.3) + 2 * EVAL_BYTES if place.startswith("hf:") else None
+        corpus = split(name, _until(intake.read(place), wanted), train_bytes)
+        used = sum(len(part) for part in (corpus.train, corpus.valid, corpus.test))
+        note = f"domain {name!r}: {intake.told()}; {used} of {corpus.offered} bytes used"
+        if intake.left or intake.mended or used < corpus.offered:
+            LOG.warning(note)
+        return dataclasses.replace(corpus, note=note)
+    if name in generated.GENERATORS:
         made = int(min(train_bytes, GENERATED_BYTES) * 1.3) + 2 * EVAL_BYTES
         documents = generated.documents(name, made)
     elif name in available():
@@ -106,7 +122,7 @@ def load(domain: str, train_bytes: int = TRAIN_BYTES) -> Corpus:
                 f"with mixing/corpora/{_PUBLIC[name]}; available here: {hint}"
             )
         raise unknown("domain", name, available())
-    answers = generated.LEGO_ANSWER if name.startswith("lego") and not is_own else None
+    answers = generated.LEGO_ANSWER if name.startswith("lego") else None
     return split(name, documents, train_bytes, answers)
 
 
@@ -121,25 +137,65 @@ def split(
     Raises:
         AllocgymError: a split has less than one window of 129 bytes.
     """
-    hashed = {hashlib.blake2b(d, digest_size=8).digest(): d for d in documents if d.strip()}
-    parts: tuple[list[bytes], ...] = ([], [], [])
-    sizes = [0, 0, 0]
-    limits = (train_bytes, EVAL_BYTES, EVAL_BYTES)
-    for digest in sorted(hashed):
-        # The order uses the leading bytes, so the split must come from another.
-        part = (0, 0, 0, 0, 0, 0, 0, 0, 1, 2)[digest[7] % 10]
-        if sizes[part] < limits[part]:
-            parts[part].append(hashed[digest])
-            sizes[part] += len(hashed[digest])
-    texts = [b"".join(part)[:limit] for part, limit in zip(parts, limits, strict=True)]
+    parts = [_Smallest(limit) for limit in (train_bytes, EVAL_BYTES, EVAL_BYTES)]
+    offered = number = 0
+    for document in documents:
+        offered += len(document)
+        if document.strip():
+            digest = hashlib.blake2b(document, digest_size=8).digest()
+            # The order uses the leading bytes, so the split must come from another.
+            part = (0, 0, 0, 0, 0, 0, 0, 0, 1, 2)[digest[7] % 10]
+            number += parts[part].add(digest, document)
+    texts = [part.text() for part in parts]
     if min(map(len, texts)) < 129:
         raise AllocgymError(
             f"domain {name!r}: too little text; train, valid and test came out at "
-            f"{', '.join(str(len(t)) for t in texts)} bytes from {len(hashed)} documents"
+            f"{', '.join(str(len(t)) for t in texts)} bytes from {number} documents"
         )
     total = hashlib.blake2b(b"\0".join(texts), digest_size=16).hexdigest()
     train, valid, test = (np.frombuffer(text, np.uint8) for text in texts)
-    return Corpus(name, train, valid, test, total, answers)
+    return Corpus(name, train, valid, test, total, answers, offered)
+
+
+class _Smallest:
+    """Of documents that pass by, those with the smallest digests, up to a size in bytes.
+
+    They are the ones that sorting all by digest and cutting there would leave.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._held: dict[bytes, bytes] = {}
+        self._order: list[int] = []  # a heap with the largest digest at its root
+        self._size = 0
+
+    def add(self, digest: bytes, document: bytes) -> bool:
+        """Take in a document; False where it is held already."""
+        if digest in self._held:
+            return False
+        self._held[digest] = document
+        self._size += len(document)
+        heapq.heappush(self._order, -int.from_bytes(digest))
+        while True:
+            largest = (-self._order[0]).to_bytes(len(digest))
+            if self._size - len(self._held[largest]) < self.limit:
+                return True
+            self._size -= len(self._held.pop(largest))
+            heapq.heappop(self._order)
+
+    def text(self) -> bytes:
+        """Return the documents end to end, by digest, cut to the size."""
+        return b"".join(self._held[digest] for digest in sorted(self._held))[: self.limit]
+
+
+def _until(documents: Iterator[bytes], size: int | None) -> Iterator[bytes]:
+    """Stop once so many bytes have passed."""
+    passed = 0
+    for document in documents:
+        yield document
+        passed += len(document)
+        if size is not None and passed > size:
+            return
 
 
 def _text(path: Path) -> bytes:
@@ -227,55 +283,3 @@ def _blocks(text: bytes) -> Iterator[bytes]:
             held, size = [], 0
     if held:
         yield b"\n\n".join(held) + b"\n\n"
-
-
-def _own(name: str, place: str, wanted: int) -> Iterator[bytes]:
-    """Read the user's documents: a folder, a file, or ``hf:dataset``."""
-    if place.startswith("hf:"):
-        return _hugging_face(place[3:], wanted)
-    path = Path(place).expanduser()
-    if path.is_dir():
-        files = (p for p in sorted(path.rglob("*")) if p.is_file() and p.name[0] != ".")
-        return (_text(p) for p in files)
-    if not path.exists():
-        raise AllocgymError(f"domain {name!r}: nothing at {path}")
-    if path.suffix == ".txt":
-        return _blocks(path.read_bytes())
-    if path.suffix == ".jsonl":
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return _rows(name, path, (json.loads(line) for line in lines if line.strip()))
-    if path.suffix == ".parquet":
-        from pyarrow import parquet
-
-        names = parquet.read_schema(path).names
-        if "text" not in names:
-            raise AllocgymError(
-                f"domain {name!r}: a column 'text' expected in {path}, found {', '.join(names)}"
-            )
-        return _rows(name, path, parquet.read_table(path, columns=["text"]).to_pylist())
-    raise AllocgymError(
-        f"domain {name!r}: a folder, .txt, .jsonl or .parquet expected, given {path}"
-    )
-
-
-def _rows(name: str, path: object, rows: Iterable[dict[str, str]]) -> Iterator[bytes]:
-    for number, row in enumerate(rows):
-        if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-            raise AllocgymError(f"domain {name!r}: no field 'text' in row {number} of {path}")
-        yield row["text"].encode() + b"\n\n"
-
-
-def _hugging_face(dataset: str, wanted: int) -> Iterator[bytes]:
-    try:
-        import datasets
-    except ImportError as error:
-        raise AllocgymError(
-            f"hf:{dataset}: the package datasets is needed: pip install datasets"
-        ) from error
-    total = 0
-    rows = datasets.load_dataset(dataset, split="train", streaming=True)
-    for document in _rows(dataset, f"hf:{dataset}", rows):
-        yield document
-        total += len(document)
-        if total > wanted:
-            return

@@ -1,5 +1,6 @@
 import json
 import pickle
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -226,3 +227,131 @@ def test_a_price_on_changes_makes_a_steadier_policy(problem, make_backend):
 def test_training_on_instances_that_overflow_says_so(problem, make_backend):
     with pytest.raises(AllocgymError, match="jitter"):
         gradient.train(problem, make_backend(num_envs=256, jitter=40.0), iterations=5, hidden=12)
+
+
+def header(path):
+    """The weights of an agent file: header and the rest."""
+    with zipfile.ZipFile(path) as archive:
+        raw = archive.read("weights.safetensors")
+    length = int.from_bytes(raw[:8], "little")
+    return json.loads(raw[8 : 8 + length]), raw[8 + length :]
+
+
+def packed(description, rest):
+    text = json.dumps(description).encode()
+    return len(text).to_bytes(8, "little") + text + rest
+
+
+def nothing_more_than(megabytes, work):
+    """Run some work under a limit on what it may allocate on top."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1] <= megabytes * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize("member", ["agent.json", "weights.safetensors"])
+def test_a_bomb_takes_no_memory(path, problem, method, member):
+    """What would unpack into more than it may, or in a way that cannot be bounded, is not unpacked."""
+    megabytes = 300 if (method, member[0]) == (zipfile.ZIP_DEFLATED, "w") else 8
+    with zipfile.ZipFile(path) as archive:
+        description = archive.read("agent.json")
+    with zipfile.ZipFile(path, "w", method) as archive:
+        if member != "agent.json":
+            archive.writestr("agent.json", description)
+        with archive.open(member, "w") as file:
+            for _ in range(megabytes):
+                file.write(bytes(2**20))
+
+    def read():
+        with pytest.raises(CorruptFileError, match=r"larger than|packed in another way"):
+            agent_file.load(path, problem)
+
+    assert nothing_more_than(4, read)
+
+
+def test_a_size_that_is_a_lie_is_not_believed(path, problem):
+    """The list of members says 100 bytes; the stream would be 40 megabytes."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("agent.json", bytes(40 * 2**20))
+    data = bytearray(path.read_bytes())
+    entry = data.rindex(b"PK\x01\x02")
+    data[entry + 24 : entry + 28] = (100).to_bytes(4, "little")
+    path.write_bytes(bytes(data))
+
+    def read():
+        with pytest.raises(CorruptFileError):
+            agent_file.load(path, problem)
+
+    assert nothing_more_than(4, read)
+
+
+def test_a_list_of_many_members_is_not_read(path, problem):
+    with zipfile.ZipFile(path, "w") as archive:
+        for k in range(500):
+            archive.writestr(f"member-{k}", b"")
+    with pytest.raises(CorruptFileError, match="too many members"):
+        agent_file.load(path, problem)
+
+
+def test_members_that_come_twice_are_refused(path, problem):
+    with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("agent.json", "{}")
+    with pytest.raises(CorruptFileError, match=r"agent\.json, agent\.json"):
+        agent_file.load(path, problem)
+
+
+@pytest.mark.parametrize("hidden", [10**5, 10**9, 10**18])
+def test_a_network_of_any_size_is_refused_before_it_is_made(path, problem, hidden):
+    settings = {"rows": 14, "context": 9, "hidden": hidden, "recurrent": True}
+    rewrite(path, {"settings": settings})
+    with pytest.raises(CorruptFileError, match="do not fit"):
+        agent_file.load_policy(path, problem)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda h, rest: (10**6).to_bytes(8, "little") + b"{}",
+        lambda h, rest: (2**63).to_bytes(8, "little") + json.dumps(h).encode() + rest,
+        lambda h, rest: packed([1], rest),
+        lambda h, rest: packed({**h, "more": 3}, rest),
+        lambda h, rest: packed({}, rest),
+        lambda h, rest: packed(h, rest[:-4]),
+        lambda h, rest: packed(h, rest + b"more"),
+        lambda h, rest: packed({k: v | {"dtype": "F64"} for k, v in h.items()}, rest),
+        lambda h, rest: packed({k: v | {"dtype": "PICKLE"} for k, v in h.items()}, rest),
+        lambda h, rest: packed({k: v | {"shape": [-1, 2]} for k, v in h.items()}, rest),
+        lambda h, rest: packed({k: v | {"shape": [2**40, 2**40]} for k, v in h.items()}, rest),
+        lambda h, rest: packed({k: v | {"data_offsets": [0, 4]} for k, v in h.items()}, rest),
+        lambda h, rest: packed(h, np.full(len(rest) // 4, np.nan, np.float32).tobytes()),
+        lambda h, rest: b"",
+    ],
+)
+def test_weights_whose_header_is_not_true_are_refused(path, problem, spoil):
+    rewrite(path, weights__safetensors=spoil(*header(path)))
+    with pytest.raises(CorruptFileError, match="damaged weights") as told:
+        agent_file.load(path, problem)
+    assert "\n" not in str(told.value)
+
+
+def test_a_file_larger_than_an_agent_may_be_is_not_opened(path, problem, monkeypatch):
+    monkeypatch.setattr(agent_file, "LARGEST", 1000)
+    with pytest.raises(CorruptFileError, match="bytes, larger than an agent file may be"):
+        agent_file.load(path, problem)
+
+
+def test_weights_of_another_precision_are_refused(path, problem):
+    described, rest = header(path)
+    double = np.frombuffer(rest, np.float32).astype(np.float64).tobytes()
+    told = {
+        name: {**v, "dtype": "F64", "data_offsets": [2 * o for o in v["data_offsets"]]}
+        for name, v in described.items()
+        if name != "__metadata__"
+    }
+    rewrite(path, weights__safetensors=packed(told, double))
+    with pytest.raises(CorruptFileError, match=r"float32 expected, given torch\.float64"):
+        agent_file.load_policy(path, problem)

@@ -255,3 +255,24 @@ def test_gain_rl_by_hand():
     rule._angles = np.zeros(4)
     rule.heard(SimpleNamespace(ids=ids), np.array([[4, 4]]), np.zeros((1, 2)))
     assert rule.state()["mean"] == pytest.approx(moved)
+
+
+@pytest.mark.parametrize("name", ["posterior-greedy", "knapsack-beta", "sequential", "coverage"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_one_reward_that_is_not_finite_changes_only_what_is_not_known(name, bad):
+    """The prompt was not measured: everything else is as if it had not been in the round."""
+    ids = np.arange(32)
+    hurt, steady = (RuleAllocator(catalogue.make_rule(name), low=0, high=64) for _ in range(2))
+    n = hurt.allocate(ids, budget=512)
+    np.testing.assert_array_equal(steady.allocate(ids, budget=512), n)
+    right = (n // 2).astype(float)
+    tokens = np.full(32, 100.0)
+    steady.observe(ids[1:], n[1:], right[1:], tokens[1:])
+    right[0] = bad
+    hurt.observe(ids, n, right, tokens)
+    assert hurt.unmeasured == 1 and steady.unmeasured == 0
+    assert hurt._beliefs.to_json() == steady._beliefs.to_json()
+    for _ in range(3):
+        n = hurt.allocate(ids, budget=512)
+        assert n.sum() == 512 and n.max() <= 64
+        hurt.observe(ids, n, n // 2)

@@ -8,6 +8,7 @@ import pytest
 from allocgym.benchmarks.core import deployment as deploying
 from allocgym.benchmarks.core import fleet
 from allocgym.benchmarks.core.fleet import FleetBudget
+from allocgym.envs.core.errors import OwnedError
 from allocgym.envs.core.journal import Journal
 
 TINY = {"steps": 24, "horizon": 6, "valid_windows": 2, "test_windows": 2, "device": "cpu"}
@@ -30,9 +31,7 @@ def arguments(seed):
 
 
 def entries(folder):
-    journal = Journal(folder / "journal.jsonl")
-    journal.close()
-    return journal.entries
+    return Journal.reading(folder / "journal.jsonl").entries
 
 
 @pytest.fixture
@@ -48,11 +47,15 @@ def budgets(tmp_path):
         budget.close()
 
 
-def test_a_grant_is_given_once_and_survives_a_restart(budgets):
+def test_a_grant_is_given_once_and_survives_a_restart(budgets, monkeypatch):
     budget = budgets(100)
     assert budget.permit("a", "period-0", 60)
     assert budget.permit("a", "period-0", 60), "the same decision again"
     assert not budget.permit("b", "period-0", 60)
+    with monkeypatch.context() as patch, pytest.raises(OwnedError, match="at work there"):
+        patch.setattr(fleet, "PATIENCE", 0)
+        budgets(100)
+    budget.close()
     again = budgets(100)
     assert again.spent() == 60
     assert again.permit("a", "period-0", 60) and again.permit("b", "period-0", 40)
