@@ -89,6 +89,6 @@ def allocation_picture(env: AllocationEnv) -> np.ndarray:
         stack(left, history[:, : len(present)][:, present], names)
         left.legend(fontsize=7, loc="upper right")
     right.plot(np.arange(1, len(env.returns) + 1), np.cumsum(env.returns), marker=".")
-    right.set(xlabel="period", ylabel="return so far (loss units)")
+    right.set(xlabel="period", ylabel="return so far")
     picture.canvas.draw()
     return np.asarray(picture.canvas.buffer_rgba())[..., :3].copy()
