@@ -8,6 +8,7 @@ import numpy as np
 
 from allocgym.agents.population.heuristics import OneRun, shaped
 from allocgym.envs.core import randomness
+from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.population.problem import Population
 from allocgym.envs.population.records import Plan
 
@@ -45,7 +46,16 @@ class SearchedRun(OneRun):
         self.name = "oracle" if free else "tuned wsd (whole compute)"
 
     def peek(self, backend: Any) -> None:
-        """Search on the running episodes' true parameters."""
+        """Search on the running episodes' true parameters.
+
+        Raises:
+            AllocgymError: members report one at a time: no single run can have all the steps.
+        """
+        if backend.scenario.asynchronous:
+            raise AllocgymError(
+                f"agent {self.name!r}: bounds nothing where members report one at a time "
+                f"(scenario {backend.scenario.name!r})"
+            )
         self._backend = backend
         inst = backend.outcome.instance
         k = self.rate

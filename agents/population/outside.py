@@ -12,6 +12,7 @@ handed over one by one in the order of members; an asynchronous scheduler judges
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 import random
 from collections.abc import Callable, Iterator
@@ -318,16 +319,25 @@ def _syne_pbt(ranges: Ranges, seed: int) -> Any:
     )
 
 
+def _needed(module: str, package: str, extra: str) -> None:
+    """Raise `ImportError` that says what to install, before anything is run."""
+    if importlib.util.find_spec(module) is None:
+        raise missing_extra(package, extra)
+
+
 def ray_tune_pbt(problem: Population) -> Outside:
     """Ray Tune's PBT, with the settings of ours."""
+    _needed("ray", "ray[tune]", "ray")
     return tune_agent(problem, _tune_pbt, "ray tune's pbt")
 
 
 def ray_tune_asha(problem: Population) -> Outside:
     """Ray Tune's ASHA, with the settings of ours."""
+    _needed("ray", "ray[tune]", "ray")
     return tune_agent(problem, _tune_asha, "ray tune's asha")
 
 
 def syne_tune_pbt(problem: Population) -> Outside:
     """Syne Tune's PBT, with the settings of ours."""
+    _needed("syne_tune", "syne-tune", "syne")
     return syne_agent(problem, _syne_pbt, "syne tune's pbt")

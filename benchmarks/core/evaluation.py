@@ -13,6 +13,7 @@ from allocgym.agents.core import catalogue
 from allocgym.agents.core.agent import Agent, rollout
 from allocgym.benchmarks.core.compare import paired
 from allocgym.envs.core.builder import build
+from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.core.registry import entry
 
 
@@ -49,6 +50,8 @@ def compare(
 ) -> Comparison:
     """Run agents beside the reference, ``random`` (where there is one) and the bounds.
 
+    Bounds that refuse a scenario, because they bound nothing there, are left out.
+
     Args:
         problem: id.
         scenario: name (default: the problem's own).
@@ -67,7 +70,12 @@ def compare(
     made = {name: _seated(problem, scenario, name, seeds, arguments or {}) for name in chosen}
     scores: dict[str, dict[str, np.ndarray]] = {}
     for name, (agent, backend) in made.items():
-        rollout(agent, backend, np.arange(seeds))
+        try:
+            rollout(agent, backend, np.arange(seeds))
+        except AllocgymError:
+            if name in agents or name not in found.bounds:
+                raise
+            continue  # no bound of this scenario
         figures = agent.problem.scores(agent.memory)
         scores[name] = {k: np.asarray(v, float) for k, v in figures.items()}
         if progress is not None:

@@ -57,7 +57,7 @@ def compare_agents(
     scores = {}
     for name in names:
         if name in BOUNDS and SCENARIOS[scenario].asynchronous:
-            continue  # one run reports alone: there is nothing to wait for, and no bound to draw
+            continue  # they refuse: no single run can have all the steps
         agent, values = score(name, scenario, seeds, overrides or {})
         scores[agent.name] = values
     return scores

@@ -260,6 +260,7 @@ class CurveBudget(Problem[CurveOutcome, CurveMemory, Allotment]):
         return {
             "log final test loss": np.log(memory.objective),
             "time to target (units; inf where not reached)": memory.reached,
+            "target reached (share)": np.isfinite(memory.reached) * 1.0,
         }
 
     def status(self, decision: Allotment, outcome: CurveOutcome, names: Sequence[str]) -> str:

@@ -320,7 +320,6 @@ class Population(Problem[PopulationOutcome, PopulationMemory, Plan]):
                 np.where(here.any(1), best, memory.objective)
             ),
             "members alive": here.sum(1),
-            "member-steps": out.used.sum(1),
         }
 
     def status(self, decision: Plan, outcome: PopulationOutcome, names: Sequence[str]) -> str:
@@ -338,27 +337,20 @@ class Population(Problem[PopulationOutcome, PopulationMemory, Plan]):
         """See `Problem.check`."""
         out = memory.outcome
         inst = out.instance
-        idle = ~(out.ready & inst.present)
-        own = np.arange(self.n_max)
-        if (decision.steps.sum(1) != out.grant).any() or (decision.steps < 0).any():
+        decision.check_form(inst)
+        if (decision.steps.sum(1) != out.grant).any():
             raise AllocgymError(
                 f"steps: whole numbers >= 0 summing to {out.grant.tolist()} expected, "
                 f"given {decision.steps.tolist()}"
             )
-        if (idle & ((decision.donor != own) | (decision.steps > 0))).any():
+        idle = ~(out.ready & inst.present)
+        if (idle & ((decision.donor != np.arange(self.n_max)) | (decision.steps > 0))).any():
             raise AllocgymError("plan: members that do not report keep their state, for 0 steps")
-        taken = np.take_along_axis(inst.present, decision.donor.clip(0, self.n_max - 1), 1)
-        if (
-            (decision.donor < 0).any()
-            or (decision.donor >= self.n_max).any()
-            or (~taken & inst.present).any()
-        ):
-            raise AllocgymError(f"donor: members present expected, given {decision.donor.tolist()}")
         slack = 1 + 1e-9
         outside = (decision.knobs < inst.low[:, None] / slack) | (
             decision.knobs > inst.high[:, None] * slack
         )
-        if (outside & inst.present[..., None]).any() or not np.isfinite(decision.knobs).all():
+        if (outside & inst.present[..., None]).any():
             raise AllocgymError(
                 f"knobs: values from {inst.low.tolist()} to {inst.high.tolist()} expected, "
                 f"given {decision.knobs.tolist()}"

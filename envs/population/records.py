@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 
 from allocgym.envs.core.contracts import Decision, Outcome
+from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.core.record import Record, nested
 
 
@@ -57,6 +58,28 @@ class Plan(Decision):
     donor: np.ndarray
     knobs: np.ndarray
     steps: np.ndarray
+
+    def check_form(self, instance: PopulationInstance) -> None:
+        """Raise `AllocgymError` where nobody could carry it out, whatever the problem allows."""
+        batch, n = instance.present.shape
+        shapes = ((batch, n), (batch, n, instance.low.shape[1]), (batch, n))
+        found = (self.donor.shape, self.knobs.shape, self.steps.shape)
+        if found != shapes:
+            raise AllocgymError(
+                f"plan: donor, knobs, steps of shapes {shapes} expected, given {found}"
+            )
+        if (self.donor < 0).any() or (self.donor >= n).any():
+            raise AllocgymError(f"donor: 0 to {n - 1} expected, given {self.donor.tolist()}")
+        taken = np.take_along_axis(instance.present, self.donor, 1)
+        if (~taken & instance.present).any():
+            raise AllocgymError(f"donor: members present expected, given {self.donor.tolist()}")
+        if (self.steps < 0).any() or (self.steps * ~instance.present).any():
+            raise AllocgymError(
+                f"steps: whole numbers >= 0, of members present, expected, "
+                f"given {self.steps.tolist()}"
+            )
+        if not np.isfinite(self.knobs).all():
+            raise AllocgymError(f"knobs: finite numbers expected, given {self.knobs.tolist()}")
 
     @property
     def fractions(self) -> np.ndarray:

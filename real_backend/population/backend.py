@@ -223,7 +223,7 @@ class RealPopulation(Backend[PopulationOutcome, Plan]):
 
     def _spend(self, decision: Plan) -> PopulationOutcome:
         last = self.outcome
-        self._check(decision)
+        decision.check_form(last.instance)
         m = self.scenario.members
         donor, steps = decision.donor[0, :m], decision.steps[0, :m]
         started = time.perf_counter()
@@ -279,23 +279,6 @@ class RealPopulation(Backend[PopulationOutcome, Plan]):
     def _load(self, state: dict[str, torch.Tensor]) -> None:
         """Go back to a `_state`."""
         self.stack.load(state)
-
-    def _check(self, plan: Plan) -> None:
-        """Refuse what cannot be trained; whether it is allowed is the problem's to say."""
-        n, m = self.spec.n_max, self.scenario.members
-        shapes = ((1, n), (1, n, len(self.problem.knobs)), (1, n))
-        found = (plan.donor.shape, plan.knobs.shape, plan.steps.shape)
-        if found != shapes:
-            raise AllocgymError(
-                f"plan: donor, knobs, steps of shapes {shapes} expected, given {found}"
-            )
-        donor, steps = plan.donor[0, :m], plan.steps[0]
-        if (donor < 0).any() or (donor >= m).any():
-            raise AllocgymError(f"donor: 0 to {m - 1} expected, given {donor.tolist()}")
-        if (steps < 0).any() or steps[m:].any():
-            raise AllocgymError(f"steps: >= 0, of {m} members, expected, given {steps.tolist()}")
-        if not np.isfinite(plan.knobs).all():
-            raise AllocgymError(f"knobs: finite numbers expected, given {plan.knobs.tolist()}")
 
     def _full(self, knobs: np.ndarray) -> dict[str, np.ndarray]:
         """Every knob of every member: those decided, the rest where `DEFAULTS` holds them."""

@@ -90,6 +90,7 @@ class PopulationSimulator(Simulator[PopulationOutcome, Plan, PopulationState]):
 
     def _step(self, state: PopulationState, decision: Plan) -> PopulationState:
         inst = state.instance
+        decision.check_form(inst)
         present = columns(inst.present)
         donor, steps = columns(decision.donor), columns(decision.steps)
         copies = (donor != np.arange(len(donor))[:, None]) & state.ready
@@ -105,7 +106,7 @@ class PopulationSimulator(Simulator[PopulationOutcome, Plan, PopulationState]):
         work, failed = self._work(state, steps, copies)
         ready, seconds, clock = self._advance(state, work, left)
         noise = np.exp(randomness.normal(state.report, state.period + 1) * inst.noise)
-        return dataclasses.replace(
+        after = dataclasses.replace(
             state,
             members=members,
             knobs=knobs,
@@ -121,6 +122,17 @@ class PopulationSimulator(Simulator[PopulationOutcome, Plan, PopulationState]):
             spent=spent,
             seconds=seconds,
             failure=(failed & present).sum(0),
+        )
+        over = state.left <= 0
+        return after.where(over, self._resting(state)) if over.any() else after
+
+    def _resting(self, state: PopulationState) -> PopulationState:
+        """A period in which nothing happens: episodes that are over stay what they were."""
+        n, batch = state.used.shape
+        none = np.zeros(batch, np.int64)
+        own = np.tile(np.arange(n)[:, None], batch)
+        return dataclasses.replace(
+            state, donor=own, spent=none, seconds=np.zeros(batch), failure=none
         )
 
     def _work(

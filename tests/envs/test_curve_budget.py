@@ -128,3 +128,88 @@ def test_public_curves_load(scenario):
         1
     )
     assert (end <= out.instance.target + 1e-12).all()
+
+
+def test_a_state_can_be_put_back(backend):
+    problem = backend.problem
+    memory = problem.begin(backend.reset(np.arange(6)))
+    for code in (2, 1):
+        memory = problem.update(
+            memory, backend.spend(problem.decode(np.full((6, 16), code), memory))
+        )
+    kept, decision = backend.get_state(), problem.decode(np.arange(96).reshape(6, 16) % 3, memory)
+    first = backend.spend(decision)
+    backend.spend(problem.decode(np.zeros((6, 16), int), problem.update(memory, first)))
+    backend.set_state(kept)
+    assert backend.spend(decision) == first
+    other = make_backend(make_problem("curve-budget"), "replay", num_envs=6)
+    other.set_state(kept)
+    assert other.spend(decision) == first
+    # Some start anew, the others stay where they are.
+    mask = np.arange(6) == 2
+    again = backend.reset(np.full(6, 77), mask)
+    assert (again.used[2] == 0).all() and (again.used[~mask] == first.used[~mask]).all()
+
+
+def test_the_target_is_reached_when_it_is_first_measured():
+    backend = make_backend(make_problem("curve-budget"), "replay", num_envs=12)
+    agent = catalogue.make("asha", backend.problem)
+    outcomes = rollout(agent, backend, np.arange(12))
+    expected = np.full(12, np.inf)
+    for row in range(12):
+        for out in outcomes:
+            if out.scores[row].min() <= out.instance.target[row]:
+                expected[row] = max(int(out.used[row].sum()), 1)
+                break
+    scores = backend.problem.scores(agent.memory)
+    assert np.isinf(expected).any() and np.isfinite(expected).any()
+    time = scores["time to target (units; inf where not reached)"]
+    np.testing.assert_array_equal(time, expected)
+    np.testing.assert_array_equal(scores["target reached (share)"], np.isfinite(expected))
+    assert next(iter(scores)) == "log final test loss"
+    np.testing.assert_array_equal(scores["log final test loss"], np.log(agent.memory.objective))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"configurations": 10**9},
+        {"configurations": 1.5},
+        {"full": float("nan")},
+        {"full": 1e18},
+        {"full": 1e-9},
+        {"grant": -1},
+        {"grant": 1e18},
+        {"n_max": 10**9},
+        {"n_max": 4},
+        {"tasks": ["nothing"]},
+        {"tasks": "synthetic-1"},
+        {"curves": "nowhere"},
+    ],
+    ids=str,
+)
+def test_a_value_that_makes_no_sense_is_told_in_one_sentence(given):
+    with pytest.raises(AllocgymError) as told:
+        gym.make(ID, **given)
+    assert "\n" not in str(told.value) and next(iter(given)) in str(told.value)
+
+
+@pytest.mark.parametrize("mode", ["same_step", "next_step"])
+def test_every_row_of_a_batch_is_its_scalar_to_the_bit(mode):
+    n, settings = 8, {"full": 1, "grant": 5, "configurations": 5}
+    many = gym.make_vec(ID, num_envs=n, autoreset_mode=mode, **settings)
+    many.reset(seed=0)
+    scalars = [gym.make(ID, **settings) for _ in range(n)]
+    for i, one in enumerate(scalars):
+        one.reset(seed=i)
+    rng, live = np.random.default_rng(0), np.ones(n, bool)
+    while live.any():
+        actions = rng.integers(0, 3, (n, 16))
+        seen, reward, done, _, info = many.step(actions)
+        for i in np.flatnonzero(live):
+            o, r, d, _, _ = scalars[i].step(actions[i])
+            source = info["final_obs"] if d and mode == "same_step" else seen
+            assert (float(reward[i]), bool(done[i])) == (r, d)
+            for key, value in o.items():
+                np.testing.assert_array_equal(source[key][i], value)
+        live &= ~done

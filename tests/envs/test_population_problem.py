@@ -1,5 +1,8 @@
 """Plans of a population: round trips, conservation, copies, errors."""
 
+import copy
+import pickle
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -7,7 +10,11 @@ from gymnasium.utils.env_checker import check_env
 from hypothesis import given
 from hypothesis import strategies as st
 
-from allocgym.envs.core.builder import make_backend, make_problem
+from allocgym.agents.core import agent_file, catalogue
+from allocgym.agents.core.agent import rollout
+from allocgym.benchmarks.core.evaluation import compare
+from allocgym.benchmarks.core.evaluation import table as as_table
+from allocgym.envs.core.builder import build, make_backend, make_problem
 from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.population.problem import ranks
 
@@ -95,9 +102,9 @@ def test_donors_are_resolved_all_at_once():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"donor": 99}, "donor: members present"),
+        ({"donor": 99}, "donor: 0 to 7 expected"),
         ({"knobs": 1e9}, "knobs: values from"),
-        ({"knobs": np.nan}, "knobs: values from"),
+        ({"knobs": np.nan}, "knobs: finite numbers"),
         ({"steps": -5}, "steps: whole numbers >= 0"),
     ],
 )
@@ -187,3 +194,180 @@ def test_a_plan_is_told_in_words():
     assert cells["copies"] == f"3<-{best}" and list(cells) == ["steps", "copies", "learning_rate"]
     assert [int(s) for s in cells["steps"].split()] == plan.steps[0].tolist()
     assert len(cells["learning_rate"].split()) == 8
+
+
+@pytest.mark.parametrize("scenario", ["unknown-edge", "hidden-horizon", "language-model"])
+def test_every_row_of_a_batch_is_its_scalar_to_the_bit(scenario):
+    n = 24
+    many = gym.make_vec(ID, num_envs=n, scenario=scenario)
+    many.reset(seed=0)
+    scalars = [gym.make(ID, scenario=scenario, backend="twin") for _ in range(n)]
+    for i, one in enumerate(scalars):
+        one.reset(seed=i)
+    rng, live = np.random.default_rng(0), np.ones(n, bool)
+    for _ in range(8):
+        actions = rng.integers(0, many.single_action_space.nvec, (n, 24))
+        seen, reward, done, _, info = many.step(actions)
+        for i in np.flatnonzero(live):
+            o, r, d, _, _ = scalars[i].step(actions[i])
+            source = info["final_obs"] if d else seen
+            assert float(reward[i]) == r and bool(done[i]) == d
+            for key, value in o.items():
+                np.testing.assert_array_equal(source[key][i], value)
+        live &= ~done
+
+
+@pytest.mark.parametrize("mode", ["same_step", "next_step"])
+def test_episodes_of_different_length_begin_anew_on_their_own(mode):
+    n, settings = 6, {"scenario": "hidden-horizon", "horizon": [1, 4]}
+    many = gym.make_vec(ID, num_envs=n, autoreset_mode=mode, **settings)
+    many.reset(seed=3)
+    rng = np.random.default_rng(1)
+    begun, over, ends = np.arange(3, 3 + n), np.zeros(n, bool), []
+    scalars = [gym.make(ID, backend="twin", **settings) for _ in range(n)]
+    for i, one in enumerate(scalars):
+        one.reset(seed=int(begun[i]))
+    for _ in range(12):
+        actions = rng.integers(0, many.single_action_space.nvec, (n, 24))
+        seen, reward, done, _, _ = many.step(actions)
+        for i, one in enumerate(scalars):
+            again = over[i]
+            if not again:
+                o, r, d, _, _ = one.step(actions[i])
+                assert (float(reward[i]), bool(done[i])) == (r, d)
+                again = d and mode == "same_step"
+                over[i] = d and mode == "next_step"
+            else:
+                assert reward[i] == 0 and not done[i]
+                over[i] = False
+            if again:
+                begun[i] = (begun[i] * 1103515245 + 12345) % 2**31
+                o, _ = one.reset(seed=int(begun[i]))
+            np.testing.assert_array_equal(seen["claimants"][i], o["claimants"])
+        ends.append(done.copy())
+    assert len({tuple(e) for e in ends}) > 3, "ends are staggered"
+
+
+def test_an_episode_ends_with_the_same_figures_whatever_else_is_in_the_batch():
+    many = build("population", "twin", "hidden-horizon", 6)
+    agent = catalogue.make("random-search", many.problem)
+    outcomes = rollout(agent, many, np.arange(6))
+    assert len({int(o) for o in outcomes[0].instance.horizon}) > 2
+    for i in range(6):
+        alone = build("population", "twin", "hidden-horizon", 1)
+        one = catalogue.make("random-search", alone.problem)
+        rollout(one, alone, np.array([i]))
+        for name, value in alone.problem.scores(one.memory).items():
+            assert many.problem.scores(agent.memory)[name][i] == value[0], name
+        assert many.ledger.spent[i] == alone.ledger.spent[0] == outcomes[0].instance.total[i]
+
+
+HOSTILE = [
+    {"horizon": 1e18},
+    {"horizon": [5, 10**18]},
+    {"horizon": [9, 2]},
+    {"interval": 10**18},
+    {"interval": -1},
+    {"members": 10**9},
+    {"noise": float("nan")},
+    {"noise": -1.0},
+    {"cost": {"jitter": 1e18}},
+    {"cost": {"jitter": float("nan")}},
+    {"cost": {"devices": 0}},
+    {"hidden": "yes"},
+    {"family": "cubic"},
+    {"n_max": 10**9},
+    {"n_max": 4},
+    {"knobs": "learning_rate"},
+    {"knobs": ["learning_rat"]},
+    {"knobs": []},
+    {"knobs": ["momentum"]},
+    {"dense": 2},
+    {"nois": 0.1},
+]
+
+
+@pytest.mark.parametrize("given", HOSTILE, ids=str)
+def test_a_value_that_makes_no_sense_is_told_in_one_sentence(given):
+    with pytest.raises(AllocgymError) as told:
+        gym.make(ID, **given)
+    field, value = next(iter(given.items()))
+    word = next(iter(value)) if isinstance(value, dict) else field
+    assert "\n" not in str(told.value) and word in str(told.value)
+
+
+def test_knobs_and_rows_are_reached_by_keyword():
+    knobs = ["learning_rate", "batch_size"]
+    env = gym.make(ID, knobs=knobs, n_max=5, members=3).unwrapped
+    assert env.problem.knobs == tuple(knobs)
+    assert env.action_space.nvec.tolist() == [5, 4, 4, 4] * 5
+    observation, _ = env.reset(seed=0)
+    assert observation["claimants"].shape == (5, 13) and observation["present"].sum() == 3
+    assert gym.make(ID, members=20).unwrapped.problem.n_max == 20, "as many as the scenario has"
+    found = compare("population", None, ["pbt"], 2, {"knobs": knobs, "horizon": 3})
+    assert set(found.scores) == {"random-search", "random", "pbt", "tuned-wsd", "oracle"}
+    with pytest.raises(AllocgymError, match="'learning_rate' expected by agent 'one run"):
+        compare("population", None, ["wsd"], 2, {"knobs": ["batch_size"], "horizon": 3})
+
+
+def test_the_default_comparison_has_a_reference_and_two_bounds():
+    found = compare("population", None, [], 4)
+    assert found.reference == "random-search" and found.bounds == ("tuned-wsd", "oracle")
+    assert next(iter(found.scores["oracle"])) == "log test loss" and not found.higher_is_better
+    means = {k: v["log test loss"].mean() for k, v in found.scores.items()}
+    assert means["oracle"] <= means["tuned-wsd"] < means["random-search"]
+    cells = [cell for column in as_table(found).columns for cell in column._cells]
+    assert "+0.0000" in cells and not any(str(c).startswith("-0.0000") for c in cells)
+    asked = compare("population", "stragglers", [], 2)
+    assert set(asked.scores) == {"random-search", "random"}, "nothing bounds them there"
+    with pytest.raises(AllocgymError, match="bounds nothing"):
+        compare("population", "stragglers", ["oracle"], 2)
+
+
+def test_scores_are_of_the_member_that_measured_best():
+    problem, backend, memory = started(batch=2)
+    scores, best = problem.scores(memory), backend.outcome.scores.argmin(1)
+    expected = np.log(backend.outcome.heldout[np.arange(2), best])
+    np.testing.assert_array_equal(scores["log test loss"], expected)
+    hindsight = np.log(backend.outcome.heldout.min(1))
+    np.testing.assert_array_equal(scores["log test loss, best in hindsight"], hindsight)
+    assert scores["members alive"].tolist() == [8, 8]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"donor": np.full((3, 8), 99)}, "donor: 0 to 7"),
+        ({"donor": np.zeros((3, 5), int)}, "plan: donor, knobs, steps of shapes"),
+        ({"knobs": np.full((3, 8, 1), np.nan)}, "knobs: finite"),
+        ({"steps": np.tile([800, -400, 0, 0, 0, 0, 0, 0], (3, 1))}, "steps: whole numbers >= 0"),
+    ],
+)
+def test_a_back_end_refuses_what_nobody_could_carry_out(change, message):
+    problem, backend, memory = started()
+    plan = problem.decode(np.ones((3, problem.action_space.shape[0]), int), memory)
+    before = backend.get_state()
+    with pytest.raises(AllocgymError, match=message):
+        backend.spend(type(plan)(**{**vars(plan), **change}))
+    assert backend.get_state()["ledger"] == before["ledger"]
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))])
+def test_a_copy_of_an_environment_goes_on_alike(copied):
+    env = gym.make(ID, scenario="stragglers").unwrapped
+    env.reset(seed=1)
+    action = np.ones(24, int)
+    env.step(action)
+    other = copied(env)
+    one, two = env.step(action), other.step(action)
+    np.testing.assert_array_equal(one[0]["claimants"], two[0]["claimants"])
+    assert one[1:4] == two[1:4]
+
+
+def test_what_a_file_is_called_decides_nothing(tmp_path):
+    problem, backend, _ = started()
+    shipped = catalogue.make("learned", problem)
+    agent_file.save(tmp_path / "other.zip", problem, *shipped.to_file())
+    other = catalogue.make(tmp_path / "other.zip", problem)
+    assert (shipped.name, other.name) == ("learned", "other")
+    assert rollout(shipped, backend, np.arange(3)) == rollout(other, backend, np.arange(3))

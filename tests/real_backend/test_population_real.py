@@ -25,6 +25,7 @@ from allocgym.real_backend.core import checkpoints  # noqa: E402
 from allocgym.real_backend.population import tasks  # noqa: E402
 from allocgym.real_backend.population.backend import WORST  # noqa: E402
 from allocgym.real_backend.population.experiment import Experiment  # noqa: E402
+from allocgym.real_backend.population.scenario import SCENARIOS  # noqa: E402
 from allocgym.real_backend.population.stack import Architecture, Stack  # noqa: E402
 
 KNOBS = ("learning_rate", "weight_decay", "momentum")
@@ -283,6 +284,48 @@ def test_a_users_experiment_is_checked_before_any_trial_runs():
             Experiment(**{**arguments, **changes}).instance(problem)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"horizon": 1e18},
+        {"interval": 10**6, "batch": 60000},
+        {"width": 10**4, "layers": 60},
+        {"noise": float("nan")},
+        {"learning_rate": (1.0, 0.1)},
+        {"learning_rate": 0.1},
+        {"valid": 0},
+        {"members": 65},
+        {"n_max": 3},
+        {"threads": 0},
+        {"clock": "sundial"},
+        {"hidden": 1},
+    ],
+    ids=str,
+)
+def test_a_value_that_makes_no_sense_is_told_before_any_work(make, given):
+    with pytest.raises(AllocgymError, match=next(iter(given))) as told:
+        make(**given)
+    assert "\n" not in str(told.value)
+
+
+def test_more_examples_than_there_are_is_told(make):
+    for task in ("digits", "bytes"):
+        with pytest.raises(AllocgymError, match="valid, test: at most"):
+            make(scenario=task, test=10**6).reset(np.array([0]))
+
+
+def test_scenarios_keep_the_digests_of_older_checkpoints():
+    found = {name: s.digest() for name, s in SCENARIOS.items()}
+    assert found == {
+        "digits": "a36b3659dacbe021",
+        "teacher": "0cb4b6e21cbe48f2",
+        "bytes": "b2a8898d49d21d66",
+        "unknown-edge": "1f591d032ea94dd9",
+        "hidden-horizon": "a30e62d52fb85871",
+    }
+    assert SCENARIOS["digits"].replaced({"scenario": "mine"}, "").name == "mine"
+
+
 def test_checkpoints_are_bit_equal_whole_and_of_this_run(make, tmp_path):
     backend = make(knobs=KNOBS)
     backend.reset(np.array([5]))
@@ -313,8 +356,7 @@ SUICIDE = """
     import os, signal, sys
     from allocgym.__main__ import main
     from allocgym.real_backend.core import checkpoints
-    from allocgym.real_backend.population.experiment import Experiment  # noqa: E402
-from allocgym.real_backend.population.stack import Stack
+    from allocgym.real_backend.population.stack import Stack
 
     def deadly(function, calls):
         def wrapped(*arguments, **named):
