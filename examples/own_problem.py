@@ -1,8 +1,8 @@
 """A problem of one's own: hours over school subjects. One file, one entry.
 
 Run this file in the place of ``allocgym``: ``python examples/own_problem.py train study-hours``, then
-``... evaluate study-hours --agents agent.zip`` (or ``list``, ``deploy``, ``resume``, ``bench``). In a package of
-its own, one line in ``pyproject.toml`` makes ``allocgym`` itself know it::
+``... evaluate study-hours --agents agent.zip`` (or ``list``, ``deploy``, ``resume``, ``bench``). In a
+package of its own, one line in ``pyproject.toml`` makes ``allocgym`` itself know it::
 
     [project.entry-points."allocgym.problems"]
     study-hours = "own_problem:ENTRY"

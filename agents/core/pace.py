@@ -24,7 +24,7 @@ def check(problem: Problem) -> None:
     Raises:
         AllocgymError: no shares are decided, or the claimants are others in every period.
     """
-    if not issubclass(problem.decision_type, Shares) or not hasattr(problem, "round"):
+    if not issubclass(problem.decision_type, Shares) or type(problem).round is Problem.round:
         raise AllocgymError(
             f"max_change: a problem whose decisions are shares expected, given {problem.id!r}; leave "
             f"it out"

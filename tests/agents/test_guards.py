@@ -10,10 +10,10 @@ from allocgym.agents.core.controller import Controller
 from allocgym.agents.core.deployment import Deployment
 from allocgym.agents.core.guards import Event, Guards
 from allocgym.agents.data_mixing.heuristics import Natural, RandomMixer, Static, Uniform
-from allocgym.benchmarks.core.front import front, fronts
-from allocgym.envs.core import registry
+from allocgym.envs.core.builder import build
 from allocgym.envs.core.contracts import Shares
 from allocgym.envs.core.errors import AllocgymError
+from allocgym.envs.core.registry import entries
 
 SEEDS = np.array([0])
 
@@ -200,14 +200,12 @@ def closest(outcome, before):
     return enough
 
 
-@pytest.mark.parametrize("name", fronts())
-def test_a_largest_change_works_or_is_refused_before_anything_runs(name, tmp_path):
-    desk = front(name)
-    backend = next(b for b in ("twin", "simpy", "replay") if b in registry.backends(name))
-    problem = desk.make_problem(backend, {})
-    made = registry.make_backend(problem, backend, scenario=desk.scenario)
-    agent = desk.make_agent(desk.fallback, problem)
-    if name not in ("data-mixing", "prb-slicing"):
+@pytest.mark.parametrize("entry", entries(), ids=lambda e: e.id)
+def test_a_largest_change_works_or_is_refused_before_anything_runs(entry, tmp_path):
+    made = build(entry.id, entry.vector_backend)
+    problem = made.problem
+    agent = catalogue.make(entry.fallback, problem)
+    if entry.id not in ("data-mixing", "prb-slicing"):
         with pytest.raises(AllocgymError, match=r"max_change: .*leave it out"):
             Controller(agent, made.spec, tmp_path, guards=Guards(max_change=0.1))
         assert not (tmp_path / "journal.jsonl").exists()

@@ -5,12 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
+from allocgym.agents.core import catalogue
 from allocgym.agents.core.controller import Controller
 from allocgym.agents.core.guards import Guards
-from allocgym.agents.data_mixing import catalogue
-from allocgym.benchmarks.core.front import front, fronts
-from allocgym.envs.core import registry
+from allocgym.envs.core.builder import build
 from allocgym.envs.core.errors import AllocgymError
+from allocgym.envs.core.registry import entries
 
 SEEDS = np.array([0])
 
@@ -112,13 +112,11 @@ def test_one_gap_silences_no_rule(steer, problem, name):
     again.close()
 
 
-@pytest.mark.parametrize("name", fronts())
-def test_what_the_back_ends_report_is_never_refused(name, tmp_path):
-    desk = front(name)
-    backend = next(b for b in ("twin", "simpy", "replay") if b in registry.backends(name))
-    problem = desk.make_problem(backend, {})
-    made = registry.make_backend(problem, backend, scenario=desk.scenario)
-    with Controller(desk.make_agent(desk.fallback, problem), made.spec, tmp_path) as steered:
+@pytest.mark.parametrize("entry", entries(), ids=lambda e: e.id)
+def test_what_the_back_ends_report_is_never_refused(entry, tmp_path):
+    made = build(entry.id, entry.vector_backend)
+    problem = made.problem
+    with Controller(catalogue.make(entry.fallback, problem), made.spec, tmp_path) as steered:
         outcome = made.reset(SEEDS)
         steered.tell(outcome)
         for _ in range(12):

@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 
 from allocgym.__main__ import main
-from allocgym.agents.core import agent_file, agent_state, controller
+from allocgym.agents.core import agent_file, agent_state, catalogue, controller
 from allocgym.agents.core.agent import Agent, PolicyAgent
 from allocgym.agents.core.controller import Controller
 from allocgym.agents.core.deployment import Deployment
 from allocgym.agents.core.guards import Guards
 from allocgym.agents.core.run_folder import describe_run, new_folder, read_run
-from allocgym.agents.data_mixing import catalogue
 from allocgym.benchmarks.core import deployment as deploying
-from allocgym.benchmarks.core.front import front, fronts
-from allocgym.envs.core import registry
+from allocgym.benchmarks.core import deployment as deployment_core
+from allocgym.envs.core.builder import build
 from allocgym.envs.core.errors import AllocgymError, CorruptFileError
 from allocgym.envs.core.journal import Journal
+from allocgym.envs.core.registry import entries
 
 SEEDS = np.array([0])
 HERE = {"problem": "data-mixing", "backend": "twin", "scenario": "scratch", "seed": 3}
@@ -173,7 +173,7 @@ def test_a_finished_run_is_reported_from_anywhere_without_its_back_end(
     before = (run / "journal.jsonl").read_bytes()
     said = capsys.readouterr().out.splitlines()[-1].split(";")[0]
     monkeypatch.setattr(
-        registry, "make_backend", lambda *_, **__: pytest.fail("a back end was built")
+        deployment_core, "build", lambda *_, **__: pytest.fail("a back end was built")
     )
     shutil.rmtree(agent_zip.parent)
     monkeypatch.chdir("/")
@@ -365,14 +365,12 @@ def test_a_snapshot_that_does_not_belong_is_passed_over(
     again.close()
 
 
-@pytest.mark.parametrize("name", fronts())
-def test_an_agent_thawed_decides_like_the_one_that_was_frozen(name):
+@pytest.mark.parametrize("entry", entries(), ids=lambda e: e.id)
+def test_an_agent_thawed_decides_like_the_one_that_was_frozen(entry):
     """Every named agent that can be written down at all."""
-    desk = front(name)
-    backend = next(b for b in ("twin", "simpy", "replay") if b in registry.backends(name))
-    problem = desk.make_problem(backend, {})
-    made = registry.make_backend(problem, backend, scenario=desk.scenario)
-    walker = desk.make_agent(desk.fallback, problem)
+    made = build(entry.id, entry.vector_backend)
+    problem = made.problem
+    walker = catalogue.make(entry.fallback, problem)
     walker.begin(made.spec, 5)
     outcomes = [made.reset(SEEDS)]
     walker.tell(outcomes[0])
@@ -380,9 +378,9 @@ def test_an_agent_thawed_decides_like_the_one_that_was_frozen(name):
         outcomes.append(made.spend(walker.ask()))
         walker.tell(outcomes[-1])
     frozen = 0
-    for given in desk.agents():
+    for given in catalogue.names(entry.id):
         try:
-            agent, other = (desk.make_agent(given, problem) for _ in range(2))
+            agent, other = (catalogue.make(given, problem) for _ in range(2))
             agent.begin(made.spec, 5)
             for outcome in outcomes[:3]:
                 agent.tell(outcome)
@@ -399,7 +397,7 @@ def test_an_agent_thawed_decides_like_the_one_that_was_frozen(name):
             agent.tell(outcome)
             other.tell(outcome)
             assert agent.ask().to_json() == other.ask().to_json(), given
-    assert frozen > 0 or name == "activation-plan"
+    assert frozen > 0 or entry.id == "activation-plan"
 
 
 def test_what_cannot_be_written_down_has_no_state(problem, make_backend):

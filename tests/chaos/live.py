@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from allocgym.agents.core import catalogue
 from allocgym.agents.core.deployment import Deployment
 from allocgym.agents.core.guards import Guards
-from allocgym.agents.data_mixing import catalogue
-from allocgym.envs.core import registry
+from allocgym.envs.core.builder import make_backend
 from allocgym.envs.core.errors import AllocgymError, CorruptFileError
 from allocgym.envs.core.journal import Journal, atomic
 from allocgym.envs.data_mixing.problem import DataMixing
@@ -53,7 +53,7 @@ def restartable(backend):
 def deployment(folder, seed=0, kept=True, agent="odm", **guards):
     """A deployment in a folder, new or taken up again."""
     problem = DataMixing()
-    backend = registry.make_backend(problem, "twin", scenario="low-resource", horizon=HORIZON)
+    backend = make_backend(problem, "twin", scenario="low-resource", horizon=HORIZON)
     guards = Guards(fallback=catalogue.make("random", problem), **guards)
     if isinstance(agent, str):
         agent = catalogue.make(agent, problem)
