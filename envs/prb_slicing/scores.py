@@ -50,12 +50,12 @@ def tractor_and_qos(outcome: SlicingOutcome) -> tuple[np.ndarray, np.ndarray]:
     published eMBB score of a user who wants little stays near one half however well it is served.
     """
     score, busy = user_scores(outcome)
-    users = summed(outcome.instance.active, 2)
+    users = outcome.instance.active.sum((1, 2))
     tractor = summed(score, 2) / np.maximum(users, 1)
     wanted = np.where(busy, outcome.requested, 1.0)
     share = np.minimum(outcome.granted / wanted, 1.0)
     fair = np.where(outcome.instance.kind[:, :, None] == EMBB, share, score)
-    count = summed(busy, 2)
+    count = busy.sum((1, 2))
     qos = np.where(count > 0, summed(fair * busy, 2) / np.maximum(count, 1), 1.0)
     return tractor, qos
 
