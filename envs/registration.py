@@ -15,7 +15,8 @@ def _entry(room: str, name: str, backends: Mapping[str, Target], **more: Any) ->
         room: folder of the problem on every floor, such as ``"data_mixing"``.
         name: of the environment and problem classes, such as ``"DataMixing"``.
         backends: targets without ``"allocgym."``.
-        more: the other fields; trainers and tools by target without ``"allocgym."``.
+        more: the other fields; trainers and tools by target without ``"allocgym."``; ``scenarios``
+            where they are not the simulator's.
     """
 
     def whole(target: Target) -> Target:
@@ -26,13 +27,14 @@ def _entry(room: str, name: str, backends: Mapping[str, Target], **more: Any) ->
     trainers = {k: (f"allocgym.agents.{t}", n) for k, (t, n) in more.pop("trainers").items()}
     kinds = {k: f"allocgym.agents.{t}" for k, t in more.pop("kinds", {}).items()}
     tools = {k: f"allocgym.{t}" for k, t in more.pop("tools", {}).items()}
+    scenarios = more.pop("scenarios", f"simulators.{room}.scenario:SCENARIOS")
     return Entry(
         id=room.replace("_", "-"),
         env=f"allocgym/{name}-v0",
         environment=f"allocgym.envs.{room}.env:{name}Env",
         problem=f"allocgym.envs.{room}.problem:{name}",
         backends={k: whole(t) for k, t in backends.items()},
-        scenarios=f"allocgym.simulators.{room}.scenario:SCENARIOS",
+        scenarios=f"allocgym.{scenarios}",
         agents=f"allocgym.agents.{room}.catalogue:AGENTS",
         suites=f"allocgym.benchmarks.{room}.suites:SUITES",
         trainers=trainers,
@@ -92,10 +94,11 @@ ENTRIES = (
             "simpy": "simulators.prb_slicing.packets:PacketCell",
             "twin": "simulators.prb_slicing.backend:FluidCell",
             "replay": "simulators.prb_slicing.replay:Replay",
-            "linux": "real_backend.prb_slicing.backend:linux_backend",
-            "scope": "real_backend.prb_slicing.backend:scope_backend",
-            "ric": "real_backend.prb_slicing.backend:ric_backend",
+            "linux": "real_backend.prb_slicing.backend:LinuxCell",
+            "scope": "real_backend.prb_slicing.backend:ScopeCell",
+            "ric": "real_backend.prb_slicing.backend:RicCell",
         },
+        scenarios="envs.prb_slicing.scenario:SCENARIOS",
         scenario="generated",
         reference="equal",
         fallback="demand-proportional",
@@ -104,6 +107,7 @@ ENTRIES = (
             "dqn": ("prb_slicing.training:by_dqn", 120),
             "table": ("prb_slicing.training:by_table", 40),
         },
+        kinds={"dqn": "prb_slicing.tractor:DQNAgent", "table": "prb_slicing.tractor:TableAgent"},
     ),
     _entry(
         "population",

@@ -45,12 +45,27 @@ class Equal(SlicingAgent):
 
 
 class Static(SlicingAgent):
-    """A fixed split in groups: ``(n,)``, or ``(batch, n)``."""
+    """A fixed split.
 
-    def __init__(self, problem: PRBSlicing, units: np.ndarray, name: str = "static") -> None:
+    Args:
+        problem: radio slicing.
+        units: groups, ``(n,)`` or ``(batch, n)``, or as text (``"1-4-12"``).
+        name: shown in tables (default: ``static-`` and the split).
+    """
+
+    def __init__(
+        self, problem: PRBSlicing, units: np.ndarray | str = "1-4-12", name: str = ""
+    ) -> None:
         super().__init__(problem)
+        if isinstance(units, str):
+            parts = units.split("-")
+            if not all(p.isascii() and p.isdigit() and len(p) < 6 for p in parts):
+                raise AllocgymError(
+                    f"agent: static-3-5-9 or the like expected, given static-{units}"
+                )
+            units = np.array([int(p) for p in parts])
         self.units = np.atleast_2d(np.asarray(units, np.int64))
-        self.name = name
+        self.name = name or f"static-{'-'.join(map(str, self.units[0]))}"
 
     def blocks(self) -> np.ndarray:
         """See `SlicingAgent.blocks`."""

@@ -8,8 +8,10 @@ played on the batched twin.
 from __future__ import annotations
 
 import copy
+import math
 import time
-from collections.abc import Callable
+from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,14 +19,18 @@ import torch
 from torch import Tensor, nn
 
 from allocgym.agents.core.agent import Agent
+from allocgym.agents.core.training import Progress
 from allocgym.envs.core.contracts import Shares
+from allocgym.envs.core.environment import AllocationVectorEnv
 from allocgym.envs.core.errors import AllocgymError
-from allocgym.envs.prb_slicing.problem import PRBSlicing
+from allocgym.envs.prb_slicing.problem import PRBSlicing, all_moves
 from allocgym.envs.prb_slicing.records import SlicingOutcome
 
 GAMMA = 0.99
 WARM_UP = 24
 """Steps of the vector environment before DQN's first update."""
+LARGEST = 20_000_000
+"""Numbers in a table."""
 
 
 class QNetwork(nn.Module):
@@ -48,35 +54,84 @@ class MoveAgent(Agent[SlicingOutcome, Shares]):
 
     Args:
         problem: radio slicing, with any actions and observation.
-        values: maps ``(batch, 2 n - 1)`` states to ``(batch, moves)`` values.
         name: shown in tables.
     """
 
-    def __init__(
-        self, problem: PRBSlicing, values: Callable[[np.ndarray], np.ndarray], name: str
-    ) -> None:
+    problem: PRBSlicing
+
+    def __init__(self, problem: PRBSlicing, name: str) -> None:
         super().__init__(problem)
-        self.values, self.name = values, name
-        self._moves = PRBSlicing(
-            problem.n_max, problem.groups, actions="moves", observation="tractor"
-        )
+        self.name = name
+        self._moves = PRBSlicing(problem.n_max, problem.groups, tractor_compat=True)
+
+    def _check(self, slices: int) -> None:
+        if slices != self.problem.n_max:
+            raise AllocgymError(
+                f"agent {self.name!r}: {slices} slices expected, given {self.problem.n_max} rows"
+            )
+
+    @abstractmethod
+    def values(self, state: np.ndarray) -> np.ndarray:
+        """Values ``(batch, moves)`` of ``(batch, 2 n - 1)`` states."""
 
     def ask(self) -> Shares:
         """Keep, or move one group."""
-        state = self._moves.encode(self.memory)
-        values = np.where(self._moves.action_mask(self.memory), self.values(state), -np.inf)
-        return self._moves.decode(values.argmax(1), self.memory)
+        values = self.values(self._moves.encode(self.memory))
+        legal = np.where(self._moves.legal(self.memory), values, -np.inf)
+        return self._moves.decode(legal.argmax(1), self.memory)
 
 
-def network_values(network: QNetwork) -> Callable[[np.ndarray], np.ndarray]:
-    """Values of a network, on NumPy arrays."""
+class DQNAgent(MoveAgent):
+    """Values by a network."""
+
+    def __init__(self, problem: PRBSlicing, network: QNetwork, name: str = "dqn") -> None:
+        super().__init__(problem, name)
+        self._check((network.settings["inputs"] + 1) // 2)
+        self.network = network.eval()
 
     @torch.no_grad()
-    def values(state: np.ndarray) -> np.ndarray:
-        out: np.ndarray = network(torch.as_tensor(state)).numpy()
+    def values(self, state: np.ndarray) -> np.ndarray:
+        """See `MoveAgent.values`."""
+        out: np.ndarray = self.network(torch.as_tensor(state)).numpy()
         return out
 
-    return values
+    def to_file(self) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
+        """Kind, settings and tensors of the agent file."""
+        return "dqn", self.network.settings, self.network.state_dict()
+
+    @classmethod
+    def from_file(
+        cls, problem: PRBSlicing, settings: Mapping[str, Any], tensors: Any, name: str
+    ) -> DQNAgent:
+        """Rebuild from an agent file."""
+        network = QNetwork(**settings)
+        network.load_state_dict(tensors)
+        return cls(problem, network, name)
+
+
+class TableAgent(MoveAgent):
+    """Values by a table: users, groups of all slices but the last, moves."""
+
+    def __init__(self, problem: PRBSlicing, table: np.ndarray, name: str = "table") -> None:
+        super().__init__(problem, name)
+        self._check(table.ndim // 2)
+        self.table = table
+
+    def values(self, state: np.ndarray) -> np.ndarray:
+        """See `MoveAgent.values`."""
+        shape = self.table.shape[:-1]
+        return np.asarray(self.table[table_index(state, shape, shape[-1] - 1)])
+
+    def to_file(self) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
+        """Kind, settings and tensors of the agent file."""
+        return "table", {}, {"table": torch.as_tensor(self.table)}
+
+    @classmethod
+    def from_file(
+        cls, problem: PRBSlicing, settings: Mapping[str, Any], tensors: Any, name: str
+    ) -> TableAgent:
+        """Rebuild from an agent file."""
+        return cls(problem, tensors["table"].numpy(), name)
 
 
 def table_index(state: np.ndarray, shape: tuple[int, ...], groups: int) -> tuple[np.ndarray, ...]:
@@ -88,17 +143,14 @@ def table_index(state: np.ndarray, shape: tuple[int, ...], groups: int) -> tuple
     return tuple(np.minimum(whole[:, k], shape[k] - 1) for k in range(len(shape)))
 
 
-def table_values(table: np.ndarray, groups: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Values of a table, by state."""
-
-    def values(state: np.ndarray) -> np.ndarray:
-        return table[table_index(state, table.shape[:-1], groups)]
-
-    return values
-
-
 def train_dqn(
-    env: Any, steps: int, seed: int = 0, hidden: int = 256, updates: int = 8, gamma: float = GAMMA
+    env: AllocationVectorEnv,
+    steps: int,
+    seed: int = 0,
+    hidden: int = 256,
+    updates: int = 8,
+    gamma: float = GAMMA,
+    progress: Progress | None = None,
 ) -> tuple[QNetwork, dict[str, Any]]:
     """Double DQN on a vector environment with TRACTOR's state and moves.
 
@@ -109,6 +161,7 @@ def train_dqn(
         hidden: width.
         updates: gradient steps after each step of the vector environment.
         gamma: discount.
+        progress: told (steps of the vector environment, mean reward).
     """
     if env.problem.actions != "moves" or env.problem.observation != "tractor":
         raise AllocgymError("env: tractor_compat=True expected")
@@ -164,6 +217,8 @@ def train_dqn(
                 target.load_state_dict(online.state_dict())
         for group in optimiser.param_groups:
             group["lr"] = 1e-3 * (1 - 0.9 * step / steps)
+        if progress is not None:
+            progress(step + 1, float(reward.mean()))
     return online.eval(), {
         "trainer": "DQN",
         "steps": steps * n,
@@ -175,7 +230,7 @@ def train_dqn(
 
 
 def train_table(
-    env: Any, steps: int, seed: int = 0, users: int = 6, gamma: float = GAMMA
+    env: AllocationVectorEnv, steps: int, seed: int = 0, users: int = 6, gamma: float = GAMMA
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Tabular Q over (users, groups of all slices but the last), learned off-policy.
 
@@ -187,6 +242,11 @@ def train_table(
     groups, n = env.problem.groups, env.problem.n_max
     actions = int(env.single_action_space.n)
     shape = (*[users + 1] * n, *[groups + 1] * (n - 1))
+    if math.prod(shape) * actions > LARGEST:
+        raise AllocgymError(
+            f"slices: a table of at most {LARGEST} numbers expected, {n} slices of {groups} groups "
+            f"need {math.prod(shape) * actions}"
+        )
     total = np.zeros(shape)
     seen = np.zeros(shape)
     _state, _ = env.reset(seed=seed)
@@ -214,8 +274,6 @@ def train_table(
 
 def _iterate(mean: np.ndarray, groups: int, actions: int, gamma: float) -> np.ndarray:
     """Value iteration on one mix's table of mean scores by split, ``mean.shape + (actions,)``."""
-    from allocgym.envs.prb_slicing.problem import all_moves
-
     n = mean.ndim + 1
     q = np.full((*mean.shape, actions), -1e9)
     value = np.zeros(mean.shape)

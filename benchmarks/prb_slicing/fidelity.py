@@ -12,7 +12,8 @@ from allocgym.agents.prb_slicing.heuristics import Static
 from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, finish, show
 from allocgym.benchmarks.prb_slicing.runs import play
-from allocgym.envs.core.builder import make_problem
+from allocgym.envs.core.builder import build
+from allocgym.envs.prb_slicing.scores import user_scores
 from allocgym.simulators.prb_slicing import calibration, tables
 
 RECORDED = {0.5: 0.33, 1.0: 0.83, 2.0: 0.94, 3.0: 0.98, 5.0: 0.99}
@@ -150,23 +151,13 @@ def bits_per_block() -> tuple[dict[int, float], list[list[Any]], dict[str, Any]]
 
 def urllc_curve(seeds: int) -> dict[float, float]:
     """Mean TRACTOR score of URLLC users by groups per user (two users, all recorded traces)."""
-    from allocgym.envs.core.builder import make_backend
-    from allocgym.envs.prb_slicing.scores import user_scores
-
-    problem: Any = make_problem("prb-slicing")
     curve = {}
     for per in RECORDED:
         mix, groups = ("121", max(round(2 * per), 1))
-        made = make_backend(
-            problem,
-            "twin",
-            scenario="tractor",
-            num_envs=seeds,
-            mix=mix,
-            horizon=240,
-            dtype="float32",
+        made: Any = build(
+            "prb-slicing", "twin", "tractor", seeds, mix=mix, horizon=240, dtype="float32"
         )
-        agent = Static(problem, np.array([1, groups, 16 - groups]))
+        agent = Static(made.problem, np.array([1, groups, 16 - groups]))
         outcome = made.reset(np.arange(seeds))
         agent.begin(made.spec)
         agent.tell(outcome)

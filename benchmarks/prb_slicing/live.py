@@ -12,7 +12,7 @@ from allocgym.agents.core import catalogue
 from allocgym.benchmarks.core.compare import paired
 from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, console, finish, run_cells, show
-from allocgym.envs.core.builder import make_backend, make_problem
+from allocgym.envs.core.builder import build
 from allocgym.real_backend.prb_slicing.linux import probe
 
 AGENTS = ("expert", "demand-proportional", "learned")
@@ -25,9 +25,8 @@ def episode(described: dict[str, Any]) -> dict[str, Any]:
     engine, agent, mix, seed, horizon = (
         described[key] for key in ("engine", "agent", "mix", "seed", "horizon")
     )
-    problem: Any = make_problem("prb-slicing")
-    cell: Any = make_backend(problem, engine, mix=mix, horizon=horizon, **SETTING)
-    one = catalogue.make(agent, problem)
+    cell: Any = build("prb-slicing", engine, mix=mix, horizon=horizon, **SETTING)
+    one = catalogue.make(agent, cell.problem)
     outcome = cell.reset(np.array([seed]))
     one.begin(cell.spec, seed)
     one.tell(outcome)

@@ -9,14 +9,9 @@ import numpy as np
 
 from allocgym.agents.core import catalogue
 from allocgym.agents.core.agent import Agent
-from allocgym.envs.core.builder import make_backend, make_problem
+from allocgym.envs.core.builder import build
 from allocgym.envs.prb_slicing.records import EMBB, URLLC
 from allocgym.simulators.prb_slicing import fluid
-
-
-def problem() -> Any:
-    """The default problem."""
-    return make_problem("prb-slicing")
 
 
 def play(
@@ -44,14 +39,11 @@ def play(
         50 ms), eMBB's delivered share and goodput in Mbit/s, drops in MB; and ``ms`` a decision,
         ``delays`` of URLLC.
     """
-    made: Any = make_backend(
-        problem(), backend, scenario=scenario, num_envs=seeds, histogram=histogram, **overrides
-    )
+    made: Any = build("prb-slicing", backend, scenario, seeds, histogram=histogram, **overrides)
     one = catalogue.make(agent, made.problem) if isinstance(agent, str) else agent
     outcome = made.reset(first + np.arange(seeds))
     one.begin(made.spec, first)
-    if one.clairvoyant:
-        one.peek(made)
+    one.peek(made)
     one.tell(outcome)
     total: dict[str, Any] = {}
     deciding = 0.0

@@ -8,9 +8,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from allocgym.agents.core import catalogue
 from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.rates import rate
 from allocgym.benchmarks.core.suite import Figure, finish, show
+from allocgym.envs.core.builder import build
+from allocgym.envs.core.contracts import Shares
+from allocgym.real_backend.prb_slicing.linux import probe
 
 ID = "allocgym:allocgym/PRBSlicing-v0"
 SETTING: dict[str, Any] = {"scenario": "generated", "mix": "334", "horizon": 120}
@@ -21,8 +25,6 @@ def vector_rate(num_envs: int, seconds: float, **arguments: Any) -> float:
     """Steps per CPU-second of the vector environment under the expert's split."""
     env: Any = gym.make_vec(ID, num_envs=num_envs, **{**SETTING, **arguments}).unwrapped
     env.reset(seed=0)
-    from allocgym.envs.core.contracts import Shares
-
     units = np.tile([2, 6, 9], (num_envs, 1))
     actions = env.problem.action_of(Shares(units), env.memory)
 
@@ -37,8 +39,6 @@ def vector_rate(num_envs: int, seconds: float, **arguments: Any) -> float:
 def scalar_rate(backend: str, seconds: float) -> float:
     """Steps per CPU-second of the scalar environment, resets included."""
     env: Any = gym.make(ID, backend=backend, **SETTING).unwrapped
-    from allocgym.envs.core.contracts import Shares
-
     env.reset(seed=0)
     action = env.problem.action_of(Shares(np.array([[2, 6, 9]])), env.memory)[0]
 
@@ -53,18 +53,11 @@ def scalar_rate(backend: str, seconds: float) -> float:
 
 def live_steps(periods: int) -> dict[str, Any]:
     """Median ms of reading, deciding and applying on the Linux plane; or why it is missing."""
-    from allocgym.agents.core import catalogue
-    from allocgym.envs.core.builder import make_backend, make_problem
-    from allocgym.real_backend.prb_slicing.linux import probe
-
     found = probe()
     if "missing" in found:
         return found
-    problem: Any = make_problem("prb-slicing")
-    cell: Any = make_backend(
-        problem, "linux", scenario="generated", mix="334", period=100.0, horizon=periods
-    )
-    agent = catalogue.make("demand-proportional", problem)
+    cell: Any = build("prb-slicing", "linux", "generated", mix="334", period=100.0, horizon=periods)
+    agent = catalogue.make("demand-proportional", cell.problem)
     outcome = cell.reset(np.array([0]))
     agent.begin(cell.spec)
     agent.tell(outcome)

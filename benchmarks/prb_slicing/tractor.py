@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from allocgym.agents.core import catalogue
 from allocgym.agents.prb_slicing.heuristics import Static
 from allocgym.benchmarks.core.compare import as_dict, holm, paired
 from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, console, finish, show
 from allocgym.benchmarks.prb_slicing.runs import play
 from allocgym.envs.core.builder import make_problem
-from allocgym.simulators.prb_slicing.scenarios import TRACTOR_MIXES
+from allocgym.envs.prb_slicing.scenario import TRACTOR_MIXES
 
 AGENTS = (
     "expert",
@@ -51,9 +50,7 @@ def suite(options: Options) -> int:
     """Run the suite."""
     begun = time.time()
     seeds, horizon = options.seeds, 120 if options.quick else 240
-    names = options.agents or [
-        a for a in AGENTS if a in catalogue.FIXED or (catalogue.PRETRAINED / f"{a}.zip").exists()
-    ]
+    names = options.agents or list(AGENTS)
     mixes = options.cases or list(TRACTOR_MIXES)
     problem: Any = make_problem("prb-slicing")
     scores: dict[str, dict[str, np.ndarray]] = {n: {} for n in [*names, "best static"]}

@@ -118,9 +118,11 @@ def carrier(
         configuration: NR's group size configuration, 1 or 2.
 
     Raises:
-        AllocgymError: a width the technology does not have.
+        AllocgymError: a width or a numerology the technology does not have.
     """
     if technology == "lte":
+        if numerology:
+            raise AllocgymError(f"numerology: 0 in LTE expected, given {numerology}")
         if float(width) not in LTE_BLOCKS:
             raise AllocgymError(f"width: one of {sorted(LTE_BLOCKS)} MHz in LTE, given {width}")
         blocks = LTE_BLOCKS[float(width)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,7 +15,16 @@ from allocgym.envs.core import budget
 from allocgym.envs.core.contracts import Problem, Shares
 from allocgym.envs.core.errors import AllocgymError, unknown
 from allocgym.envs.prb_slicing import scores
-from allocgym.envs.prb_slicing.records import KINDS, SlicingMemory, SlicingOutcome
+from allocgym.envs.prb_slicing.records import (
+    EMBB,
+    KINDS,
+    URLLC,
+    SlicingMemory,
+    SlicingOutcome,
+    SlicingTotals,
+    summed,
+)
+from allocgym.envs.prb_slicing.scenario import SlicingScenario
 
 ROW_FEATURES = (
     "need / carrier",
@@ -40,7 +49,9 @@ ROW_FEATURES = (
 CONTEXT_FEATURES = ("need / carrier", "average arrivals / carrier", "n / 8", "log period")
 ACTIONS = ("shares", "moves", "splits")
 OBSERVATIONS = ("full", "tractor")
-REWARDS = ("tractor", "qos", "sla")
+REWARDS = ("sla", "qos", "tractor")
+TRACTOR = {"actions": "moves", "observation": "tractor", "reward": "tractor"}
+"""What ``tractor_compat`` stands for."""
 BOUND = 10.0
 MOST_SPLITS = 50_000
 
@@ -74,17 +85,20 @@ class PRBSlicing(Problem[SlicingOutcome, SlicingMemory, Shares]):
     Args:
         n_max: rows in observation and action (2 to 16).
         groups: resource block groups of the carrier, for ``actions="splits"``.
-        actions: ``"shares"`` (a box), ``"moves"`` (keep, or one group from one slice to another)
-            or ``"splits"`` (every split, by number).
-        observation: ``"full"``, or TRACTOR's five numbers (``"tractor"``).
-        reward: ``"tractor"``, ``"qos"`` or ``"sla"``.
+        actions: ``"shares"`` (a box; the default), ``"moves"`` (keep, or one group from one slice to
+            another) or ``"splits"`` (every split, by number).
+        observation: ``"full"`` (default), or TRACTOR's five numbers (``"tractor"``).
+        reward: ``"sla"`` (default), ``"qos"`` or ``"tractor"``.
         move_penalty: points for each group that changes hands.
         kappa: reach of an action of ``"shares"``.
+        tractor_compat: TRACTOR's own state, moves and score instead of the three defaults.
+        strict: a move that a slice cannot afford raises; otherwise it keeps the split, as in TRACTOR.
     """
 
     id: ClassVar[str] = "prb-slicing"
     outcome_type = SlicingOutcome
     decision_type = Shares
+    higher_is_better: ClassVar[bool] = True
     traces: ClassVar[Mapping[str, str]] = {
         "throughput": "throughput (Mbit/s)",
         "delay": "mean delay (ms)",
@@ -94,30 +108,41 @@ class PRBSlicing(Problem[SlicingOutcome, SlicingMemory, Shares]):
         self,
         n_max: int = 3,
         groups: int = 17,
-        actions: str = "shares",
-        observation: str = "full",
-        reward: str = "sla",
+        actions: str | None = None,
+        observation: str | None = None,
+        reward: str | None = None,
         move_penalty: float = 0.0,
         kappa: float = budget.KAPPA,
+        tractor_compat: bool = False,
+        strict: bool = False,
     ) -> None:
         if not 2 <= n_max <= 16:
             raise AllocgymError(f"n_max: 2 to 16 expected, given {n_max}")
-        for name, value, allowed in (
-            ("actions", actions, ACTIONS),
-            ("observation", observation, OBSERVATIONS),
-            ("reward", reward, REWARDS),
-        ):
-            if value not in allowed:
-                raise unknown(name, value, allowed)
-        if not kappa > 0 or move_penalty < 0:
+        if not 0 < kappa <= 40 or not 0 <= move_penalty <= 1e6:
             raise AllocgymError(
-                f"kappa > 0 and move_penalty >= 0 expected, given {kappa} and {move_penalty}"
+                "kappa within (0, 40] and move_penalty within [0, 1e6] expected, "
+                f"given {kappa} and {move_penalty}"
             )
-        self.n_max, self.groups, self.kappa = n_max, groups, kappa
-        self.actions, self.observation, self.reward_name = actions, observation, reward
-        self.move_penalty = move_penalty
+        if not n_max <= groups <= 275:
+            raise AllocgymError(f"groups: {n_max} to 275 expected, given {groups}")
+        chosen = {"actions": actions, "observation": observation, "reward": reward}
+        for name, allowed in (
+            ("actions", ACTIONS),
+            ("observation", OBSERVATIONS),
+            ("reward", REWARDS),
+        ):
+            value = chosen[name]
+            usual = TRACTOR[name] if tractor_compat else allowed[0]
+            if value is not None and value not in allowed:
+                raise unknown(name, value, allowed)
+            if tractor_compat and value not in (None, usual):
+                raise AllocgymError(f"tractor_compat: it fixes {name}={usual!r}, given {value!r}")
+            chosen[name] = value or usual
+        self.n_max, self.groups, self.kappa, self.strict = n_max, groups, kappa, strict
+        self.actions, self.observation = chosen["actions"], chosen["observation"]
+        self.reward_name, self.move_penalty = chosen["reward"], move_penalty
         self.features: tuple[str, ...] = ROW_FEATURES + CONTEXT_FEATURES
-        if observation == "tractor":
+        if self.observation == "tractor":
             size = 2 * n_max - 1
             self.features = ("users / 10", "groups / all, but the last slice's")
             self.observation_space: spaces.Space = spaces.Box(0, BOUND, (size,), np.float32)
@@ -127,12 +152,29 @@ class PRBSlicing(Problem[SlicingOutcome, SlicingMemory, Shares]):
                 context=spaces.Box(-BOUND, BOUND, (len(CONTEXT_FEATURES),), np.float32),
                 present=spaces.MultiBinary(n_max),
             )
-        if actions == "shares":
+        if self.actions == "shares":
             self.action_space: spaces.Space = spaces.Box(-1.0, 1.0, (n_max,), np.float32)
-        elif actions == "moves":
+        elif self.actions == "moves":
             self.action_space = spaces.Discrete(1 + len(all_moves(n_max)))
         else:
             self.action_space = spaces.Discrete(len(all_splits(groups, n_max)))
+
+    def plain(self) -> PRBSlicing:
+        """See `Problem.plain`: the full observation and share actions."""
+        if self.observation == "full" and self.actions == "shares":
+            return self
+        return PRBSlicing(self.n_max, self.groups, kappa=self.kappa)
+
+    def check_scenario(self, scenario: SlicingScenario) -> None:
+        """Raise `AllocgymError` where the rows or the splits are not those of a scenario."""
+        k, groups = len(scenario.slices), scenario.carrier.groups
+        if k > self.n_max:
+            raise AllocgymError(f"n_max: at least {k}, a row for each slice, given {self.n_max}")
+        if self.actions == "splits" and (self.n_max, self.groups) != (k, groups):
+            raise AllocgymError(
+                f"n_max, groups: {k} slices and {groups} groups to be split, "
+                f"given {self.n_max} and {self.groups}"
+            )
 
     def begin(self, outcome: SlicingOutcome) -> SlicingMemory:
         """See `Problem.begin`. Before the first period nothing is known but users and channel."""
@@ -155,26 +197,28 @@ class PRBSlicing(Problem[SlicingOutcome, SlicingMemory, Shares]):
             sla=one,
             moved=one,
             period=outcome.period,
+            totals=SlicingTotals(one, one, one, one, one, one),
             instance=outcome.instance,
         )
 
     @staticmethod
     def _mean_cqi(outcome: SlicingOutcome) -> np.ndarray:
         inst = outcome.instance
-        return (outcome.cqi * inst.active).sum(2) / np.maximum(inst.users, 1)
+        return summed(outcome.cqi * inst.active) / np.maximum(inst.users, 1)
 
     def update(self, memory: SlicingMemory, outcome: SlicingOutcome) -> SlicingMemory:
         """See `Problem.update`. KPIs that are not ``valid`` leave the memory as it was."""
         inst = outcome.instance
         period = inst.period[:, None]
-        arrivals = outcome.work.sum(2) / period
-        requested, granted = outcome.requested.sum(2), outcome.granted.sum(2)
+        arrivals = summed(outcome.work) / period
+        requested, granted = summed(outcome.requested), summed(outcome.granted)
         waiting = np.maximum(requested - granted, 0) / period
         first = (memory.period == 0)[:, None]
         average = np.where(first, arrivals, 0.8 * memory.average + 0.2 * arrivals)
         had = outcome.prbs * period
         packets = np.maximum(outcome.packets, 1)
         tractor, qos = scores.tractor_and_qos(outcome)
+        sla, before = scores.sla(outcome), memory.totals
         new = SlicingMemory(
             units=outcome.units,
             need=arrivals + waiting,
@@ -189,9 +233,17 @@ class PRBSlicing(Problem[SlicingOutcome, SlicingMemory, Shares]):
             cqi=self._mean_cqi(outcome),
             tractor=tractor,
             qos=qos,
-            sla=scores.sla(outcome),
+            sla=sla,
             moved=np.abs(outcome.units - memory.units).sum(1) / 2,
             period=outcome.period,
+            totals=SlicingTotals(
+                sla=before.sla + sla,
+                tractor=before.tractor + tractor,
+                qos=before.qos + qos,
+                packets=before.packets + scores.pooled(outcome.packets, outcome, URLLC),
+                late=before.late + scores.pooled(outcome.late, outcome, URLLC),
+                served=before.served + scores.pooled(summed(outcome.served), outcome, EMBB),
+            ),
             instance=inst,
         )
         if outcome.valid.all():
@@ -211,7 +263,7 @@ class PRBSlicing(Problem[SlicingOutcome, SlicingMemory, Shares]):
 
         def log_share(amount: np.ndarray) -> np.ndarray:
             padded = amount + 0.02 * carrier
-            whole = (padded * mask).sum(1, keepdims=True)
+            whole = summed(padded * mask)[:, None]
             return np.log(padded / whole * n)
 
         slack = np.log((memory.delay + 1) / (inst.target + 1))
@@ -239,8 +291,8 @@ class PRBSlicing(Problem[SlicingOutcome, SlicingMemory, Shares]):
         block *= mask[:, :, None]
         context = np.stack(
             [
-                (memory.need * mask).sum(1) / inst.blocks,
-                (memory.average * mask).sum(1) / inst.blocks,
+                summed(memory.need * mask) / inst.blocks,
+                summed(memory.average * mask) / inst.blocks,
                 n[:, 0] / 8,
                 np.log(inst.period / 250),
             ],
@@ -252,33 +304,38 @@ class PRBSlicing(Problem[SlicingOutcome, SlicingMemory, Shares]):
             "present": mask.astype(np.int8),
         }
 
-    def action_mask(self, memory: SlicingMemory) -> np.ndarray:
-        """``(batch, actions)`` bool: moves that some slice can afford; splits are all legal."""
-        if isinstance(self.action_space, spaces.Box):
-            raise AllocgymError("action_mask: only discrete actions have one")
-        count = int(self.action_space.n)  # type: ignore[attr-defined]
-        mask = np.ones((len(memory.period), count), bool)
-        if self.actions == "moves":
-            for k, (giver, taker) in enumerate(all_moves(self.n_max), start=1):
-                there = memory.instance.present[:, giver] & memory.instance.present[:, taker]
-                mask[:, k] = there & (memory.units[:, giver] > 1)
+    def legal(self, memory: SlicingMemory) -> np.ndarray | None:
+        """See `Problem.legal`: moves that some slice can afford; splits are all legal."""
+        if self.actions != "moves":
+            return None
+        there, spare = memory.instance.present, memory.units > 1
+        giver, taker = np.array(all_moves(self.n_max)).T
+        mask = np.ones((len(memory.period), 1 + len(giver)), bool)
+        mask[:, 1:] = there[:, giver] & there[:, taker] & spare[:, giver]
         return mask
 
     def decode(self, action: np.ndarray, memory: SlicingMemory) -> Shares:
-        """See `Problem.decode`. An unaffordable move keeps the split, as in TRACTOR."""
+        """See `Problem.decode`. A move that is not legal keeps the split, as in TRACTOR."""
         array = self.check_action(action, len(memory.period))
         if self.actions == "shares":
-            prior = memory.instance.present / memory.instance.present.sum(1, keepdims=True)
-            return self.round(budget.anchored_shares(array.T, prior.T, self.kappa).T, memory)
-        top = int(self.action_space.n)  # type: ignore[attr-defined]
-        if (array < 0).any() or (array >= top).any():
-            raise AllocgymError(f"action: 0 to {top - 1} expected, given {array.tolist()[:8]}")
+            present = memory.instance.present
+            prior = np.ascontiguousarray((present / present.sum(1, keepdims=True)).T)
+            tilt = np.ascontiguousarray(array.T)
+            return self.round(budget.anchored_shares(tilt, prior, self.kappa).T, memory)
         if self.actions == "splits":
             return Shares(all_splits(self.groups, self.n_max)[array].copy())
-        units = memory.units.copy()
+        mask = self.legal(memory)
+        assert mask is not None
+        legal = mask[np.arange(len(array)), array]
         pairs = np.array(((0, 0), *all_moves(self.n_max)))[array]
-        legal = (array > 0) & self.action_mask(memory)[np.arange(len(array)), array]
-        rows = np.flatnonzero(legal)
+        if self.strict and not legal.all():
+            giver, taker = pairs[np.argmin(legal)]
+            raise AllocgymError(
+                f"action: slice {giver} has no group to spare for slice {taker}; a legal move "
+                "expected (see action_masks())"
+            )
+        units = memory.units.copy()
+        rows = np.flatnonzero((array > 0) & legal)
         units[rows, pairs[rows, 0]] -= 1
         units[rows, pairs[rows, 1]] += 1
         return Shares(units)
@@ -335,6 +392,30 @@ class PRBSlicing(Problem[SlicingOutcome, SlicingMemory, Shares]):
         if self.move_penalty:
             terms["moves"] = -self.move_penalty * after.moved
         return terms
+
+    def scores(self, memory: SlicingMemory) -> dict[str, np.ndarray]:
+        """See `Problem.scores`: means over the periods so far; a late share of all URLLC packets."""
+        t = memory.totals
+        periods = np.maximum(memory.period, 1)
+        seconds = periods * memory.instance.period / 1000
+        return {
+            "sla (mean per period)": t.sla / periods,
+            "tractor": t.tractor / periods,
+            "qos": t.qos / periods,
+            "URLLC late share": t.late / np.maximum(t.packets, 1),
+            "eMBB (Mbit/s)": t.served * 8e-6 / seconds,
+        }
+
+    def status(self, decision: Shares, outcome: SlicingOutcome, names: Sequence[str]) -> str:
+        """See `Problem.status`: groups, throughput and delay of each slice, late packets."""
+        rows = zip(names, outcome.units[0], outcome.throughput[0], outcome.delay[0], strict=False)
+        parts = [
+            f"{name} {int(units)} groups {rate:.2f} Mbit/s {delay:.1f} ms"
+            for name, units, rate, delay in rows
+        ]
+        late = 100 * float(outcome.late[0].sum() / np.maximum(outcome.packets[0].sum(), 1))
+        resumed = ["resumed after a gap"] if outcome.failure[0] else []
+        return "  ".join([*parts, f"late {late:.1f} %", *resumed])
 
     def check(self, decision: Shares, memory: SlicingMemory) -> None:
         """See `Problem.check`."""

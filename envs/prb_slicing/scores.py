@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from allocgym.envs.prb_slicing.records import EMBB, MMTC, URLLC, SlicingOutcome
+from allocgym.envs.prb_slicing.records import EMBB, MMTC, URLLC, SlicingOutcome, summed
 
 TOLERANCE = 0.001
 """Share of URLLC packets that may be late."""
@@ -51,13 +51,19 @@ def tractor_and_qos(outcome: SlicingOutcome) -> tuple[np.ndarray, np.ndarray]:
     """
     score, busy = user_scores(outcome)
     users = outcome.instance.active.sum((1, 2))
-    tractor = score.sum((1, 2)) / np.maximum(users, 1)
+    tractor = summed(score, 2) / np.maximum(users, 1)
     wanted = np.where(busy, outcome.requested, 1.0)
     share = np.minimum(outcome.granted / wanted, 1.0)
     fair = np.where(outcome.instance.kind[:, :, None] == EMBB, share, score)
     count = busy.sum((1, 2))
-    qos = np.where(count > 0, (fair * busy).sum((1, 2)) / np.maximum(count, 1), 1.0)
+    qos = np.where(count > 0, summed(fair * busy, 2) / np.maximum(count, 1), 1.0)
     return tractor, qos
+
+
+def pooled(values: np.ndarray, outcome: SlicingOutcome, kind: int) -> np.ndarray:
+    """Sum ``(batch, n)`` values over the slices of a kind, ``(batch,)``."""
+    inst = outcome.instance
+    return summed(np.where(inst.present & (inst.kind == kind), values, 0.0))
 
 
 def sla(outcome: SlicingOutcome, prices: tuple[float, float] = PRICES) -> np.ndarray:
@@ -70,17 +76,12 @@ def sla(outcome: SlicingOutcome, prices: tuple[float, float] = PRICES) -> np.nda
     Returns:
         ``(batch,)``, at most 1.
     """
-    kind, present = outcome.instance.kind, outcome.instance.present
-
-    def pooled(values: np.ndarray, which: int) -> np.ndarray:
-        return np.where(present & (kind == which), values, 0.0).sum(1)
-
-    served = pooled(outcome.served.sum(2), EMBB)
-    waits = pooled((outcome.backlog + outcome.dropped).sum(2), EMBB)
+    served = pooled(summed(outcome.served), outcome, EMBB)
+    waits = pooled(summed(outcome.backlog + outcome.dropped), outcome, EMBB)
     delivered = np.where(served + waits > 0, served / np.maximum(served + waits, 1e-9), 1.0)
-    packets = pooled(outcome.packets, URLLC)
-    late = np.minimum(pooled(outcome.late, URLLC) / np.maximum(packets, 1), 1)
-    wanted = pooled(outcome.requested.sum(2), MMTC)
-    got = pooled(outcome.granted.sum(2), MMTC) / np.maximum(wanted, 1e-9)
+    packets = pooled(outcome.packets, outcome, URLLC)
+    late = np.minimum(pooled(outcome.late, outcome, URLLC) / np.maximum(packets, 1), 1)
+    wanted = pooled(summed(outcome.requested), outcome, MMTC)
+    got = pooled(summed(outcome.granted), outcome, MMTC) / np.maximum(wanted, 1e-9)
     missing = np.where(wanted > 0, np.maximum(GRANTS - got, 0), 0.0)
     return delivered - prices[0] * np.maximum(late - TOLERANCE, 0) - prices[1] * missing

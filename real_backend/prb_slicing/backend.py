@@ -6,9 +6,9 @@ import dataclasses
 import json
 import time
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -18,16 +18,16 @@ from allocgym.envs.core.journal import write_json
 from allocgym.envs.core.registry import load
 from allocgym.envs.prb_slicing.problem import PRBSlicing
 from allocgym.envs.prb_slicing.records import SlicingInstance, SlicingOutcome
+from allocgym.envs.prb_slicing.scenario import MOST_USERS, SCENARIOS, SlicingScenario
 from allocgym.real_backend.prb_slicing.adapter import Adapter, Reading
 
-# The live cell plays the simulator's own scenarios; looked up by name, not imported.
-_SCENARIO = "allocgym.simulators.prb_slicing.scenarios:make"
-_WORKLOAD = "allocgym.simulators.prb_slicing.episodes:Workload"
-_NAMES = "allocgym.simulators.prb_slicing.backend:claimants"
-_FIRST = "allocgym.simulators.prb_slicing.backend:first_split"
+_EPISODES = "allocgym.simulators.prb_slicing.episodes:Episodes"
+"""A live cell plays the simulator's own episodes; looked up by name, not imported."""
 AIR_MS = 1.5
 """What a radio adds to every packet and a wire does not: half a TTI of waiting and a TTI."""
 SCHEDULER_NUMBERS = {"rr": 0, "wf": 1, "softmax": 2, "pf": 2}
+MOST_PACKETS = 10_000_000
+"""Packets of an episode that are scheduled ahead."""
 
 
 class LiveCell(Backend[SlicingOutcome, Shares]):
@@ -35,58 +35,63 @@ class LiveCell(Backend[SlicingOutcome, Shares]):
 
     It cannot be rewound. A checkpoint holds period, books and the last KPIs; ``restore`` starts
     the adapter anew at that period, puts the split into force again and notes the gap
-    (`gap_seconds`; the first outcome after it has ``failure`` 1).
+    (`gap_seconds`; the first outcome after it has ``failure`` 1). An outcome's ``seconds`` run from the
+    reading before to its own, the agent's thinking included.
 
     Args:
         problem: radio slicing.
         scenario: as in the simulator.
-        num_envs: 1.
         timed: wait for the end of each period (tests of file adapters switch it off).
-        overrides: fields of the scenario.
     """
 
-    engine = "live"
+    scenarios: ClassVar[Mapping[str, SlicingScenario]] = SCENARIOS
+    batched: ClassVar[bool] = False
+    name: ClassVar[str] = "live"
 
-    def __init__(
-        self,
-        problem: PRBSlicing,
-        scenario: Any = "generated",
-        num_envs: int = 1,
-        timed: bool = True,
-        **overrides: Any,
-    ) -> None:
-        if num_envs != 1:
-            raise AllocgymError(f"num_envs: a live cell is one, given {num_envs}")
-        self.scenario = load(_SCENARIO)(scenario, **self._adjust(overrides))
-        self.n, self.timed = problem.n_max, timed
-        if len(self.scenario.slices) > self.n:
-            raise AllocgymError(f"n_max: {len(self.scenario.slices)} slices, {self.n} rows")
+    def __init__(self, problem: PRBSlicing, scenario: SlicingScenario, timed: bool = True) -> None:
+        problem.check_scenario(scenario)
+        self.scenario, self.n, self.timed = scenario, problem.n_max, timed
         spec = Spec(
             problem=problem.id,
-            scenario=self.scenario.name,
-            backend=self.engine,
-            claimants=load(_NAMES)(self.scenario.slices),
+            scenario=scenario.name,
+            backend=self.name,
+            claimants=scenario.claimants,
             n_max=self.n,
-            unit=f"group of {self.scenario.carrier.group} resource blocks",
-            horizon=self.scenario.horizon,
+            unit=f"group of {scenario.carrier.group} resource blocks",
+            horizon=scenario.horizon,
             batch_size=1,
             clock="wall",
             capabilities=frozenset({"restart"}),
-            details={"scenario": dataclasses.asdict(self.scenario)},
+            details={"scenario": dataclasses.asdict(scenario)},
         )
         super().__init__(spec, problem)
+        self.episodes = load(_EPISODES)(scenario, self.n)
         self.adapter: Adapter | None = None
         self.gap_seconds = 0.0
         self.control_ms: list[tuple[float, float]] = []
-        self._seed, self._period, self._due = 0, 0, 0.0
+        self._seed, self._period, self._due, self._read = 0, 0, 0.0, 0.0
         self._resumed = False
 
-    def _adjust(self, overrides: dict[str, Any]) -> dict[str, Any]:
-        return overrides
+    @classmethod
+    def suits(cls, scenario: SlicingScenario) -> Mapping[str, Any]:
+        """See `Backend.suits`: a row for each slice, the carrier's groups."""
+        return scenario.suited
 
     @abstractmethod
-    def connect(self, seed: int, period: int) -> tuple[Adapter, SlicingInstance]:
-        """Start the adapter for an episode at a period, and say who is served."""
+    def connect(self, workload: Any, period: int) -> Adapter:
+        """Start the adapter for an episode at a period.
+
+        Args:
+            workload: of the episode, at its beginning (see `simulators.prb_slicing.episodes`).
+            period: from which it goes on.
+        """
+
+    def _start(self, seed: int, period: int) -> None:
+        self.close()
+        self._seed, self._period = seed, period
+        workload = self.episodes.fresh(np.array([seed]))
+        self._instance: SlicingInstance = self.episodes.instance(workload)
+        self.adapter = self.connect(workload, period)
 
     def close(self) -> None:
         """Let go of the adapter. Idempotent."""
@@ -98,14 +103,11 @@ class LiveCell(Backend[SlicingOutcome, Shares]):
         return np.array([self.scenario.carrier.groups * self.scenario.horizon])
 
     def _reset(self, seeds: np.ndarray, where: np.ndarray) -> SlicingOutcome:
-        self.close()
-        self._seed, self._period = int(seeds[0]), 0
-        self.adapter, self._instance = self.connect(self._seed, 0)
-        units = load(_FIRST)(self.scenario, self.n)[None]
+        self._start(int(seeds[0]), 0)
+        units = self.scenario.first_split(self.n)[None]
         self._put(units)
-        self._due = time.monotonic()
-        reading = Reading.empty(self.n, self._instance.active.shape[2])
-        return self._report(reading, units, 0.0)
+        self._due = self._read = time.monotonic()
+        return self._report(Reading.empty(self.n, self._instance.active.shape[2]), units, 0.0)
 
     def _put(self, units: np.ndarray) -> None:
         assert self.adapter is not None
@@ -115,7 +117,7 @@ class LiveCell(Backend[SlicingOutcome, Shares]):
 
     def _spend(self, decision: Shares) -> SlicingOutcome:
         if self.adapter is None:
-            raise AllocgymError(f"{self.engine}: closed; reset() starts it again")
+            raise AllocgymError(f"{self.name}: closed; reset() starts it again")
         begun = time.perf_counter()
         units = np.asarray(decision.units)
         self._put(units)
@@ -128,9 +130,10 @@ class LiveCell(Backend[SlicingOutcome, Shares]):
         reading_from = time.perf_counter()
         reading = self.adapter.read()
         done = time.perf_counter()
+        before, self._read = self._read, time.monotonic()
         self.control_ms.append((1e3 * (applied - begun), 1e3 * (done - reading_from)))
         self._period += 1
-        outcome = self._report(reading, units.copy(), done - begun)
+        outcome = self._report(reading, units.copy(), self._read - before)
         if self._resumed:
             outcome.failure[:] = 1
             self._resumed = False
@@ -148,7 +151,6 @@ class LiveCell(Backend[SlicingOutcome, Shares]):
             seconds=np.array([seconds]),
             ready=inst.present.copy(),
             valid=np.array([r.valid]),
-            failure=np.zeros(1, np.int64),
             done=np.array([self._period >= self.scenario.horizon]),
             units=units,
             prbs=self.scenario.carrier.blocks_of(units),
@@ -194,51 +196,38 @@ class LiveCell(Backend[SlicingOutcome, Shares]):
             seed, period = int(state["seed"]), int(state["period"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CorruptFileError(f"{path}: not a checkpoint ({error})") from error
-        self.close()
-        self._seed, self._period = seed, period
-        self.adapter, self._instance = self.connect(seed, period)
+        self._start(seed, period)
         self.ledger.load(state["ledger"])
-        self._outcome = SlicingOutcome.from_json(state["outcome"])
-        self._put(self._outcome.units)
-        self._due = time.monotonic()
+        self._latest = SlicingOutcome.from_json(state["outcome"])
+        self._put(self._latest.units)
+        self._due = self._read = time.monotonic()
         self.gap_seconds = max(time.time() - float(state["time"]), 0.0)
         self._resumed = True
 
 
 class LinuxAdapter:
-    """The data plane as an `Adapter`: groups become rates by the channel of the moment."""
+    """The data plane as an `Adapter`: groups become rates by the channel of the moment.
 
-    def __init__(
-        self, workload: Any, scenario: Any, period: int, tcp: tuple[str, ...] = ()
-    ) -> None:
+    Args:
+        episodes, workload: the episode, at its beginning.
+        period: from which it goes on.
+        tcp: kinds of slices that are served by TCP.
+    """
+
+    def __init__(self, episodes: Any, workload: Any, period: int, tcp: Sequence[str] = ()) -> None:
+        from allocgym.real_backend.prb_slicing.endpoints import SMALLEST
         from allocgym.real_backend.prb_slicing.linux import LinuxPlane
 
-        self.workload, self.scenario = workload, scenario
+        scenario = self.scenario = episodes.scenario
+        self.episodes, self.workload, self._now = episodes, workload, 0
         self.period_ms = scenario.period
-        k = len(scenario.slices)
-        self._k, self._now = k, period
-        for step in range(1, period + 1):
-            workload.next_channel(np.array([step]))
+        while self._now < period:
+            self._move()
+        k = self._k = len(scenario.slices)
         users = [int(c) for c in workload.users[:k, 0]]
-        numbers = np.zeros((k, workload.u), np.int64)
-        for number, (i, u) in enumerate((i, u) for i, c in enumerate(users) for u in range(c)):
-            numbers[i, u] = number
-        columns: dict[str, list[np.ndarray]] = {"time": [], "user": [], "size": [], "last": []}
-        for step in range(period, scenario.horizon):
-            p = workload.packets(0, step)
-            at = (p.time + (step - period) * scenario.period) * 1e6
-            for key, values in (
-                ("time", at),
-                ("user", numbers[p.row, p.user]),
-                ("size", p.size),
-                ("last", p.last),
-            ):
-                columns[key].append(np.asarray(values).astype(np.int64))
-        from allocgym.real_backend.prb_slicing.endpoints import SMALLEST
-
-        schedule = {key: np.concatenate(parts) for key, parts in columns.items()}
+        schedule = self._schedule(users)
         schedule["size"] = np.maximum(schedule["size"], SMALLEST)
-        best = float(workload.table.max())
+        best = float(episodes.table.max())
         self.plane = LinuxPlane(
             users,
             [scenario.target(i) - AIR_MS for i in range(k)],
@@ -251,10 +240,36 @@ class LinuxAdapter:
         )
         self._started = False
 
+    def _schedule(self, users: list[int]) -> dict[str, np.ndarray]:
+        """Packets from now to the end of the episode, as `LinuxPlane` takes them."""
+        s = self.scenario
+        numbers = np.zeros((self._k, self.episodes.u), np.int64)
+        for number, (i, u) in enumerate((i, u) for i, c in enumerate(users) for u in range(c)):
+            numbers[i, u] = number
+        columns: dict[str, list[np.ndarray]] = {"time": [], "user": [], "size": [], "last": []}
+        count = 0
+        for step in range(self._now, s.horizon):
+            p = self.episodes.packets(self.workload, 0, step)
+            count += len(p.time)
+            if count > MOST_PACKETS:
+                raise AllocgymError(
+                    f"horizon: at most {MOST_PACKETS} packets in an episode expected, {s.horizon} "
+                    f"periods have more after {step}"
+                )
+            at = (p.time + (step - self._now) * s.period) * 1e6
+            row = (at, numbers[p.row, p.user], p.size, p.last)
+            for key, values in zip(columns, row, strict=True):
+                columns[key].append(np.asarray(values).astype(np.int64))
+        return {key: np.concatenate(parts) for key, parts in columns.items()}
+
+    def _move(self) -> None:
+        self._now += 1
+        self.workload = self.episodes.moved(self.workload, np.array([self._now]))
+
     def apply(self, groups: list[int], schedulers: list[int]) -> None:
         """Set rates: blocks of each slice times what one carries now; the FIFOs share max-min."""
         blocks = self.scenario.carrier.blocks_of(np.array([groups]))[0]
-        carries = self.workload.carries()[: self._k, 0, 0]
+        carries = self.episodes.carries(self.workload)[: self._k, 0, 0]
         self.plane.set_rates([float(b * c * 8000) for b, c in zip(blocks, carries, strict=True)])
         if not self._started:
             self.plane.start(time.clock_gettime_ns(time.CLOCK_MONOTONIC))
@@ -263,22 +278,21 @@ class LinuxAdapter:
     def read(self) -> Reading:
         """Kernel counters, with the channel they were served under."""
         small = self.plane.read()
-        n, u = self.workload.n, self.workload.u
+        n, u = self.episodes.n, self.episodes.u
         out = Reading.empty(n, u)
         k, v = small.arrived.shape
         for name in ("arrived", "served", "dropped", "backlog"):
             getattr(out, name)[:k, :v] = getattr(small, name)
         for name in ("packets", "late", "late50", "delay"):
             getattr(out, name)[:k] = getattr(small, name)
-        carries = self.workload.carries()[:, :, 0]
+        carries = self.episodes.carries(self.workload)[:, :, 0]
         per = np.divide(1, carries, out=np.zeros_like(carries), where=carries > 0)
         out.granted, out.work = out.served * per, out.arrived * per
         out.delay = np.where(out.delay > 0, out.delay + AIR_MS, 0.0)
         most = self.scenario.carrier.blocks * self.period_ms
         out.requested = out.granted + np.minimum(out.backlog * per, most)
         out.cqi = self.workload.cqi[:, :, 0].astype(float)
-        self._now += 1
-        self.workload.next_channel(np.array([self._now]))
+        self._move()
         return out
 
     def close(self) -> None:
@@ -291,103 +305,139 @@ class LinuxCell(LiveCell):
 
     Args:
         problem: radio slicing.
+        scenario: as in the simulator, with ``channel="slice"`` (a rate is a slice's).
         tcp: kinds of slices whose users are served by TCP (``("embb",)``); datagrams otherwise.
-        arguments: of `LiveCell`.
+        timed: see `LiveCell`.
     """
 
-    engine = "linux"
+    name = "linux"
 
     def __init__(
-        self, problem: PRBSlicing, tcp: tuple[str, ...] | list[str] = (), **arguments: Any
+        self,
+        problem: PRBSlicing,
+        scenario: SlicingScenario,
+        tcp: tuple[str, ...] | list[str] = (),
+        timed: bool = True,
     ) -> None:
-        super().__init__(problem, **arguments)
+        if scenario.channel != "slice" or scenario.pool:
+            raise AllocgymError(
+                "channel: 'slice' and no pool expected on linux (a rate is a slice's)"
+            )
+        super().__init__(problem, scenario, timed)
         self.tcp = tuple(tcp)
         for kind in self.tcp:
-            if kind not in self.scenario.slices:
-                raise unknown("tcp", kind, self.scenario.slices)
+            if kind not in scenario.slices:
+                raise unknown("tcp", kind, scenario.slices)
 
-    def _adjust(self, overrides: dict[str, Any]) -> dict[str, Any]:
-        if overrides.get("channel", "slice") != "slice" or overrides.get("pool"):
-            raise AllocgymError("linux: channel='slice' and no pool expected (a rate is a slice's)")
-        return {**overrides, "channel": "slice"}
+    @classmethod
+    def choose(cls, scenario: Any, changes: Mapping[str, Any]) -> SlicingScenario:
+        """See `Backend.choose`; the users of a slice share a channel."""
+        chosen: SlicingScenario = super().choose(scenario, {"channel": "slice", **changes})
+        return chosen
 
-    def connect(self, seed: int, period: int) -> tuple[Adapter, SlicingInstance]:
+    def connect(self, workload: Any, period: int) -> Adapter:
         """See `LiveCell.connect`."""
-        workload = load(_WORKLOAD)(self.scenario, np.array([seed]), self.n)
-        return LinuxAdapter(workload, self.scenario, period, self.tcp), workload.instance()
+        return LinuxAdapter(self.episodes, workload, period, self.tcp)
 
 
-class AdaptedCell(LiveCell):
-    """Somebody else's base station behind an adapter.
+class StationCell(LiveCell):
+    """Somebody else's base station, which names its users by IMSI.
 
     Args:
         problem: radio slicing.
-        make: builds the adapter when an episode starts.
-        users: users of each slice.
-        engine: name of the back end.
-        arguments: of `LiveCell`.
+        scenario: as in the simulator; its users are those of ``imsis``.
+        imsis: slice of each user's IMSI, in the order of users.
+        timed: see `LiveCell`.
     """
 
     def __init__(
         self,
         problem: PRBSlicing,
-        make: Callable[[], Adapter],
-        users: list[int],
-        engine: str,
-        **arguments: Any,
+        scenario: SlicingScenario,
+        imsis: Mapping[str, int] | None = None,
+        timed: bool = True,
     ) -> None:
-        self.engine = engine
-        self._make, self._users = make, users
-        super().__init__(problem, mix="-".join(map(str, users)), **arguments)
+        if not imsis:
+            raise AllocgymError(
+                "imsis: the slice of each user's IMSI expected, such as {'1010123456002': 0}; "
+                "none given"
+            )
+        k = len(scenario.slices)
+        for imsi, i in imsis.items():
+            if not isinstance(i, int) or not 0 <= i < k:
+                raise AllocgymError(f"imsis: slices 0 to {k - 1} expected, {imsi} has {i!r}")
+        self.imsis = {str(imsi): int(i) for imsi, i in imsis.items()}
+        users = [sum(s == i for s in self.imsis.values()) for i in range(k)]
+        if max(users) > MOST_USERS:
+            raise AllocgymError(f"imsis: at most {MOST_USERS} users in a slice, given {max(users)}")
+        mix = "-".join(map(str, users))
+        super().__init__(problem, dataclasses.replace(scenario, mix=mix), timed)
 
-    def connect(self, seed: int, period: int) -> tuple[Adapter, SlicingInstance]:
-        """See `LiveCell.connect`."""
-        workload = load(_WORKLOAD)(self.scenario, np.array([seed]), self.n)
-        return self._make(), workload.instance()
 
-
-def linux_backend(problem: PRBSlicing, **arguments: Any) -> LinuxCell:
-    """Build the Linux data plane."""
-    return LinuxCell(problem, **arguments)
-
-
-def scope_backend(
-    problem: PRBSlicing, folder: str, imsis: dict[str, int], **arguments: Any
-) -> AdaptedCell:
-    """Build the SCOPE file interface.
+class ScopeCell(StationCell):
+    """SCOPE's file interface.
 
     Args:
         problem: radio slicing.
+        scenario: see `StationCell`.
         folder: SCOPE's ``scope_config``.
         imsis: slice of each user's IMSI.
-        arguments: of `LiveCell`.
+        timed: see `LiveCell`.
     """
-    from allocgym.real_backend.prb_slicing.scope import ScopeFiles
 
-    slices = len(arguments.get("slices", "...")) if "slices" in arguments else 3
-    users = [sum(s == i for s in imsis.values()) for i in range(slices)]
-    make = lambda: ScopeFiles(Path(folder), dict(imsis), slices, problem.n_max)  # noqa: E731
-    return AdaptedCell(problem, make, users, "scope", **arguments)
+    name = "scope"
+
+    def __init__(
+        self,
+        problem: PRBSlicing,
+        scenario: SlicingScenario,
+        folder: str | Path = "",
+        imsis: Mapping[str, int] | None = None,
+        timed: bool = True,
+    ) -> None:
+        if not str(folder):
+            raise AllocgymError("folder: SCOPE's scope_config expected, none given")
+        super().__init__(problem, scenario, imsis, timed)
+        self.folder = Path(folder)
+
+    def connect(self, workload: Any, period: int) -> Adapter:
+        """See `LiveCell.connect`."""
+        from allocgym.real_backend.prb_slicing.scope import ScopeFiles
+
+        return ScopeFiles(self.folder, self.imsis, len(self.scenario.slices), self.n)
 
 
-def ric_backend(
-    problem: PRBSlicing,
-    imsis: dict[str, int],
-    port: int = 4200,
-    host: str = "127.0.0.1",
-    **arguments: Any,
-) -> AdaptedCell:
-    """Build the near-RT RIC's socket: an xApp that listens where its connector connects.
+class RicCell(StationCell):
+    """The near-RT RIC's socket: an xApp that listens where its connector connects.
 
     Args:
         problem: radio slicing.
+        scenario: see `StationCell`.
         imsis: slice of each user's IMSI.
         port: to listen on.
         host: address to listen on.
-        arguments: of `LiveCell`.
+        timed: see `LiveCell`.
     """
-    from allocgym.real_backend.prb_slicing.ric import RicSocket
 
-    users = [sum(s == i for s in imsis.values()) for i in range(3)]
-    make = lambda: RicSocket(dict(imsis), 3, problem.n_max, host, port)  # noqa: E731
-    return AdaptedCell(problem, make, users, "ric", **arguments)
+    name = "ric"
+
+    def __init__(
+        self,
+        problem: PRBSlicing,
+        scenario: SlicingScenario,
+        imsis: Mapping[str, int] | None = None,
+        port: int = 4200,
+        host: str = "127.0.0.1",
+        timed: bool = True,
+    ) -> None:
+        if not 0 <= port <= 65_535:
+            raise AllocgymError(f"port: 0 to 65535 expected, given {port}")
+        super().__init__(problem, scenario, imsis, timed)
+        self.port, self.host = port, host
+
+    def connect(self, workload: Any, period: int) -> Adapter:
+        """See `LiveCell.connect`."""
+        from allocgym.real_backend.prb_slicing.ric import RicSocket
+
+        slices = len(self.scenario.slices)
+        return RicSocket(self.imsis, slices, self.n, self.host, self.port)

@@ -7,11 +7,11 @@ minimum), so a period costs a handful of passes over ``(batch, bins)`` instead o
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import numpy as np
 
+from allocgym.envs.core.arrays import total
 from allocgym.envs.core.kernels import kernel
 
 GRID = 16
@@ -24,29 +24,6 @@ CELLS = 256
 """Histogram bins in all: 2 ** (-2) to 2 ** 14 ms."""
 
 
-@dataclasses.dataclass
-class Played:
-    """What a period brought, ``(n, u, batch)`` and ``(n, batch)``; see `SlicingOutcome`."""
-
-    arrived: np.ndarray
-    served: np.ndarray
-    dropped: np.ndarray
-    backlog: np.ndarray
-    work: np.ndarray
-    granted: np.ndarray
-    packets: np.ndarray
-    late: np.ndarray
-    late50: np.ndarray
-    delay: np.ndarray
-
-    @classmethod
-    def empty(cls, n: int, u: int, batch: int) -> Played:
-        """Nothing happened."""
-        users = {f: np.zeros((n, u, batch)) for f in list(cls.__dataclass_fields__)[:6]}
-        slices = {f: np.zeros((n, batch)) for f in list(cls.__dataclass_fields__)[6:]}
-        return cls(**users, **slices)
-
-
 def water_fill(need: np.ndarray, capacity: np.ndarray) -> np.ndarray:
     """Max-min fair split: ``min(need, level)`` with the level that spends the capacity.
 
@@ -57,7 +34,7 @@ def water_fill(need: np.ndarray, capacity: np.ndarray) -> np.ndarray:
     Returns:
         ``(u, batch)``, at most ``need``; columns sum to ``min(capacity, sum of need)``.
     """
-    short = need.sum(0) > capacity
+    short = total(need) > capacity
     if not short.any():
         return need.copy()
     out = need.copy()
@@ -77,9 +54,9 @@ def softmax_fill(need: np.ndarray, capacity: np.ndarray, milliseconds: float) ->
     """SCOPE's policy 2: blocks by the softmax of requested blocks, the rest to who lacks most."""
     request = np.minimum(need / milliseconds, 110.0)
     weight = np.exp(request - request.max(0)) * (need > 0)
-    share = weight / np.maximum(weight.sum(0), 1e-30)
+    share = weight / np.maximum(total(weight), 1e-30)
     first = np.minimum(need, share * capacity)
-    rest = np.maximum(capacity - first.sum(0), 0)
+    rest = np.maximum(capacity - total(first), 0)
     return first + water_fill(need - first, rest)
 
 
@@ -264,11 +241,11 @@ def _tally_rows(first: np.ndarray, last: np.ndarray, count: np.ndarray, out: np.
 
 def quantile(counts: np.ndarray, q: float) -> float:
     """Quantile of pooled delays in ms, interpolated within a bin; NaN without packets."""
-    total = counts.sum()
-    if total <= 0:
+    whole = counts.sum()
+    if whole <= 0:
         return float("nan")
     cumulative = np.cumsum(counts)
-    k = int(np.searchsorted(cumulative, q * total))
+    k = int(np.searchsorted(cumulative, q * whole))
     before = cumulative[k - 1] if k else 0.0
-    inside = (q * total - before) / max(counts[k], 1e-12)
+    inside = (q * whole - before) / max(counts[k], 1e-12)
     return float(2.0 ** ((k + inside) / GRID - 2))

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from allocgym.envs.core.arrays import total
 from allocgym.simulators.prb_slicing import fluid
-from allocgym.simulators.prb_slicing.fluid import Played
+from allocgym.simulators.prb_slicing.episodes import Episodes
+from allocgym.simulators.prb_slicing.period import Period
 
 
-def play_joint(
-    cell: Any,
-    blocks: np.ndarray,
-    period: np.ndarray,
-    carries: np.ndarray,
-    out: Played,
-    histogram: np.ndarray | None,
-) -> None:
+def play_joint(episodes: Episodes, p: Period, dtype: type) -> None:
     """Play a period millisecond by millisecond, every user with a queue of its own.
 
     With ``pool`` all users share all blocks max-min; with ``borrow`` each slice has its own first
     and what is left goes max-min to who still waits.
     """
-    s, dtype = cell.scenario, cell.dtype
-    n, u, batch = cell.n, cell.u, cell.batch
+    s, out, carries = episodes.scenario, p.out, p.carries
+    n, u, batch = carries.shape
     steps = int(s.period)
     per_ms, counts = [], []
     for i in range(len(s.slices)):
-        volume, number = cell.workload.arrivals(i, period)
+        volume, number = episodes.arrivals(p.state.workload, i, p.state.period)
         stretch = steps // volume.shape[2]
         per_ms.append(np.repeat(volume.astype(dtype) / stretch, stretch, 2))
         # Packets of a coarse bin are counted once, at its end.
@@ -37,7 +30,7 @@ def play_joint(
         counts.append(spread)
     inverse = np.zeros_like(carries)
     np.divide(1, carries, out=inverse, where=carries > 0)
-    work = (cell.queue * inverse).astype(dtype)
+    work = (p.state.played.backlog * inverse).astype(dtype)
     most = (s.queue * inverse).astype(dtype)
     every = np.full(batch, float(s.carrier.blocks), dtype)
     granted, lost = np.zeros_like(work), np.zeros_like(work)
@@ -52,8 +45,10 @@ def play_joint(
         if s.pool:
             given = fluid.water_fill(work.reshape(n * u, batch), every).reshape(n, u, batch)
         else:
-            given = np.stack([fluid.water_fill(work[i], blocks[i].astype(dtype)) for i in range(n)])
-            spare = every - given.sum((0, 1))
+            given = np.stack(
+                [fluid.water_fill(work[i], p.blocks[i].astype(dtype)) for i in range(n)]
+            )
+            spare = every - total(given.reshape(n * u, batch))
             rest = (work - given).reshape(n * u, batch)
             given += fluid.water_fill(rest, np.maximum(spare, 0)).reshape(n, u, batch)
         work -= given
@@ -80,8 +75,8 @@ def play_joint(
         middle = 0.5 * ((rows[0] + rows[1]) * kept).sum(1)
         out.delay[i] = middle / np.maximum(packets, 1)
         out.arrived[i] = per_ms[i].sum(2)
-        if histogram is not None:
-            histogram[i] += fluid.histogram(rows[0], rows[1], kept)
+        if p.counts is not None:
+            p.counts[:, i] += fluid.histogram(rows[0], rows[1], kept)
     out.work[:] = out.arrived * inverse
     out.granted[:] = granted
     out.served[:] = granted * carries

@@ -2,28 +2,69 @@
 
 Slower than the fluid twin and closer to a base station: packets wait in a FIFO per user, blocks
 are handed out at TTI boundaries (whole ones, where asked for), a scheduler picks users,
-transmissions may fail.
+transmissions may fail. A period is a SimPy environment of its own, begun from the state and put
+away into it: nothing of an episode lives in generators.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import deque
 from collections.abc import Generator
-from typing import Any
 
 import numpy as np
 import simpy
 
 from allocgym.envs.core import randomness
-from allocgym.envs.prb_slicing.problem import PRBSlicing
+from allocgym.envs.core.contracts import Shares
 from allocgym.simulators.prb_slicing import fluid
-from allocgym.simulators.prb_slicing.backend import SimulatedCell
-from allocgym.simulators.prb_slicing.fluid import Played
+from allocgym.simulators.prb_slicing.cell import SimulatedCell
+from allocgym.simulators.prb_slicing.episodes import Episodes, Packets
+from allocgym.simulators.prb_slicing.scheduling import (
+    proportional_fair,
+    round_robin,
+    softmax,
+    water,
+    whole_water,
+)
+from allocgym.simulators.prb_slicing.state import CellState, Histogram, Played
 
 TTI = 1.0
 WINDOW = 50.0
 """TTIs over which proportional fair remembers a user's rate."""
+ASLEEP = -1.0
+
+
+@dataclasses.dataclass(eq=False)
+class PacketState(CellState):
+    """See `CellState`; and the queues.
+
+    Attributes:
+        queues: ``(n, u, batch)`` of each user, a tuple of packets (bytes left, ms of arrival, whether it
+            ends a recorded packet).
+        waiting: ``(n, u, batch)`` bytes in them.
+        held: ``(n, batch)`` bytes in a slice's queues.
+        unsettled: ``(n, u, batch)`` bytes sent that ``average`` does not know of yet.
+        turn: ``(batch,)`` int64 TTIs scheduled so far.
+        due: ``(batch,)`` ms of the next TTI to be scheduled, `ASLEEP` while nothing waits.
+        failures: ``(batch,)`` streams of failed transmissions.
+    """
+
+    queues: np.ndarray
+    waiting: np.ndarray
+    held: np.ndarray
+    unsettled: np.ndarray
+    turn: np.ndarray
+    due: np.ndarray
+    failures: np.ndarray
+
+    def unshared(self) -> PacketState:
+        """A copy of what a period changes, to be changed in place."""
+        names = ("queues", "waiting", "held", "unsettled", "turn", "due", "average")
+        fresh = {name: getattr(self, name).copy() for name in names}
+        kept = None if self.histogram is None else Histogram(self.histogram.counts.copy())
+        return dataclasses.replace(self, **fresh, histogram=kept)
 
 
 class User:
@@ -31,62 +72,74 @@ class User:
 
     __slots__ = ("average", "carries", "row", "served", "sizes", "user", "waiting")
 
-    def __init__(self, row: int, user: int) -> None:
-        self.row, self.user = row, user
-        self.sizes: deque[list[float]] = deque()
-        self.waiting = 0.0
-        self.carries = 1.0
-        self.average = 1.0
-        self.served = 0.0
+    def __init__(self, state: PacketState, place: tuple[int, int, int], carries: float) -> None:
+        self.row, self.user, _ = place
+        self.sizes: deque[list[float]] = deque(map(list, state.queues[place]))
+        self.waiting = float(state.waiting[place])
+        self.average = float(state.average[place])
+        self.served = float(state.unsettled[place])
+        self.carries = carries
+
+    def put_away(self, state: PacketState, column: int) -> None:
+        """Write the queue back."""
+        place = (self.row, self.user, column)
+        state.queues[place] = tuple(map(tuple, self.sizes))
+        state.waiting[place], state.average[place] = self.waiting, self.average
+        state.unsettled[place] = self.served
 
 
 class Cell:
-    """One cell: a SimPy environment with traffic, a base station and the control loop.
+    """One cell for one period: a SimPy environment with traffic and a base station.
 
     Args:
-        owner: the back end (scenario, workload, histogram).
+        episodes: what the cell plays.
+        state: of the batch; the cell's own column is changed by `play`.
         column: which cell of the batch.
+        carries: ``(n, u)`` bytes a block carries in a millisecond for each of its users.
+        out: filled with what the period brings.
     """
 
-    def __init__(self, owner: PacketCell, column: int) -> None:
-        self.owner, self.column = owner, column
-        self.scenario = owner.scenario
-        self.env = simpy.Environment()
-        n = len(self.scenario.slices)
-        users = owner.workload.users[:, column]
-        self.users = [[User(i, u) for u in range(int(users[i]))] for i in range(n)]
-        self.blocks = [0] * n
-        self.done = [0] * n
-        self.pending = list(self.blocks)
-        self.targets = [self.scenario.target(i) for i in range(n)]
-        self.schedulers = [self.scenario.scheduler(i) for i in range(n)]
-        self.backlogged = [0.0] * n
-        self.wake = self.env.event()
-        self.turn = 0
-        self.whole = self.scenario.whole_blocks
-        self.failures = randomness.stream(owner.workload.seeds[column : column + 1], "HARQ", 1)[
-            :, 0
+    def __init__(
+        self, episodes: Episodes, state: PacketState, column: int, carries: np.ndarray, out: Played
+    ) -> None:
+        s = self.scenario = episodes.scenario
+        self.state, self.column, self.out = state, column, out
+        n = len(s.slices)
+        self.users = [
+            [User(state, (i, u, column), float(carries[i, u])) for u in range(int(count))]
+            for i, count in enumerate(state.workload.users[:n, column])
         ]
-        self.env.process(self._control())
+        self.done = [0] * n
+        self.targets = [s.target(i) for i in range(n)]
+        self.schedulers = [s.scheduler(i) for i in range(n)]
+        self.backlogged = state.held[:n, column].tolist()
+        self.turn, self.due = int(state.turn[column]), float(state.due[column])
+        self.failures = state.failures[column : column + 1]
+        self.whole = s.whole_blocks
+        period = int(state.period[column])
+        self.begin = period * s.period
+        self.packets = episodes.packets(state.workload, column, period)
+        self.wake: simpy.Event | None = None
+
+    def play(self, blocks: list[int]) -> None:
+        """Play the period with the given blocks, and write queues and counts back."""
+        self.blocks, end = blocks, self.begin + self.scenario.period
+        self.env = simpy.Environment(self.begin)
+        # What is due at the period's first instant is scheduled after the packets of that instant.
         self.env.process(self._station())
+        self.env.process(self._traffic(self.packets, math.nextafter(end, 0.0)))
+        self.env.run(until=end)
+        state, column = self.state, self.column
+        state.held[: len(self.users), column] = self.backlogged
+        state.turn[column], state.due[column] = self.turn, self.due
+        for i, users in enumerate(self.users):
+            self.out.delay[i, column] /= max(self.done[i], 1)
+            for u, user in enumerate(users):
+                user.put_away(state, column)
+                self.out.backlog[i, u, column] = user.waiting
 
-    def _control(self) -> Generator[simpy.Event]:
-        """Each period: masks are reloaded, channels move on, traffic of the period is queued."""
-        period = 0
-        while True:
-            self.blocks = self.pending
-            carries = self.owner.workload.carries()[:, :, self.column]
-            for i, users in enumerate(self.users):
-                for u, user in enumerate(users):
-                    user.carries = float(carries[i, u])
-            self.env.process(self._traffic(period))
-            yield self.env.timeout(self.scenario.period)
-            period += 1
-
-    def _traffic(self, period: int) -> Generator[simpy.Event]:
+    def _traffic(self, packets: Packets, latest: float) -> Generator[simpy.Event]:
         """Packets of a period, one event per distinct time."""
-        begin = period * self.scenario.period
-        packets = self.owner.workload.packets(self.column, period)
         rows = zip(
             packets.time.tolist(),
             packets.size.tolist(),
@@ -97,7 +150,7 @@ class Cell:
         )
         most, out = self.scenario.queue, self.out
         for time, size, i, u, last in rows:
-            at = begin + time
+            at = min(self.begin + time, latest)
             if at > self.env.now:
                 yield self.env.timeout(at - self.env.now)
             user = self.users[i][u]
@@ -112,22 +165,27 @@ class Cell:
             user.sizes.append([size, at, last])
             user.waiting += size
             self.backlogged[i] += size
-            if not self.wake.triggered:
+            if self.wake is not None and not self.wake.triggered:
                 self.wake.succeed()
 
     def _station(self) -> Generator[simpy.Event]:
         """Schedule at every TTI boundary while somebody waits; sleep otherwise."""
         env = self.env
         while True:
-            if max(self.backlogged) <= 0:
+            if self.due == ASLEEP:
                 self.wake = env.event()
                 yield self.wake
-            # What arrives within a TTI is scheduled at the next boundary.
-            boundary = math.floor(env.now / TTI + 1e-9) * TTI + TTI
-            yield env.timeout(boundary - env.now)
-            while max(self.backlogged) > 0:
+                # What arrives within a TTI is scheduled at the next boundary.
+                delay = math.floor(env.now / TTI + 1e-9) * TTI + TTI - env.now
+                self.due = env.now + delay
+            else:
+                delay = self.due - env.now
+            yield env.timeout(delay)
+            if max(self.backlogged) > 0:
                 self._schedule(env.now)
-                yield env.timeout(TTI)
+                self.due = env.now + TTI
+            else:
+                self.due = ASLEEP
 
     def _schedule(self, now: float) -> None:
         s = self.scenario
@@ -212,7 +270,7 @@ class Cell:
                 self.done[i] += 1
                 out.late[i, column] += delay > target
                 out.late50[i, column] += delay > 50.0
-                self.owner.count(i, column, delay)
+                self._count(i, delay)
             sizes.popleft()
         if user.waiting < 1e-6:
             self.backlogged[i] -= user.waiting
@@ -221,101 +279,36 @@ class Cell:
         if self.backlogged[i] < 1e-6:
             self.backlogged[i] = 0.0
 
-    def advance(self, blocks: list[int], out: Played) -> None:
-        """Play one period with the given blocks."""
-        self.pending, self.out = blocks, out
-        self.done = [0] * len(self.users)
-        if self.env.now == 0:
-            self.blocks = blocks
-        self.env.run(until=round(self.env.now / self.scenario.period + 1) * self.scenario.period)
-        for i, users in enumerate(self.users):
-            out.delay[i, self.column] /= max(self.done[i], 1)
-            for u, user in enumerate(users):
-                out.backlog[i, u, self.column] = user.waiting
+    def _count(self, row: int, delay: float) -> None:
+        """Enter a delivered packet into the histogram."""
+        if self.state.histogram is not None:
+            k = int((math.log2(delay) + 2) * fluid.GRID)
+            self.state.histogram.counts[self.column, row, min(max(k, 0), fluid.CELLS - 1)] += 1
 
 
-def round_robin(needs: list[float], blocks: float, turn: int) -> list[float]:
-    """SCOPE's policy 0: one user first, which takes what it needs, then the next."""
-    grants = [0.0] * len(needs)
-    for k in range(len(needs)):
-        j = (turn + k) % len(needs)
-        grants[j] = min(needs[j], blocks)
-        blocks -= grants[j]
-    return grants
-
-
-def water(needs: list[float], blocks: float) -> list[float]:
-    """SCOPE's policy 1: equal rounds until everybody has enough or nothing is left (max-min)."""
-    grants = [0.0] * len(needs)
-    left = len(needs)
-    for j in sorted(range(left), key=needs.__getitem__):
-        grants[j] = min(needs[j], blocks / left)
-        blocks -= grants[j]
-        left -= 1
-    return grants
-
-
-def whole_water(needs: list[float], blocks: float, turn: int) -> list[float]:
-    """The same in whole blocks; who gets the odd ones takes turns."""
-    grants = [float(math.floor(g)) for g in water(needs, blocks)]
-    rest = int(blocks - sum(grants))
-    for k in range(len(needs)):
-        j = (turn + k) % len(needs)
-        if rest and grants[j] < needs[j]:
-            grants[j] += 1
-            rest -= 1
-    return grants
-
-
-def softmax(needs: list[float], blocks: float) -> list[float]:
-    """SCOPE's policy 2: floor of the softmax of requests, the rest to who lacks most."""
-    top = max(needs)
-    weights = [math.exp(min(n, 110) - min(top, 110)) if n else 0.0 for n in needs]
-    whole = sum(weights) or 1.0
-    grants = [min(n, w / whole * blocks) for n, w in zip(needs, weights, strict=True)]
-    rest = blocks - sum(grants)
-    order = sorted(range(len(needs)), key=lambda j: grants[j] - needs[j])
-    for j in order:
-        more = min(rest, needs[j] - grants[j])
-        grants[j] += more
-        rest -= more
-    return grants
-
-
-def proportional_fair(needs: list[float], blocks: float, metric: list[float]) -> list[float]:
-    """In the order of rate over average rate, each user takes what it needs."""
-    grants = [0.0] * len(needs)
-    for j in sorted(range(len(needs)), key=lambda k: -metric[k]):
-        grants[j] = min(needs[j], blocks)
-        blocks -= grants[j]
-    return grants
-
-
-class PacketCell(SimulatedCell):
+class PacketCell(SimulatedCell[PacketState]):
     """The reference: event by event, one cell of the batch after another."""
 
-    engine = "simpy"
+    def _fresh(self, seeds: np.ndarray) -> PacketState:
+        begun = self.begun(seeds)
+        shape = (self.n, self.u, len(seeds))
+        queues = np.empty(shape, object)
+        queues.fill(())
+        return PacketState(
+            **{f.name: getattr(begun, f.name) for f in dataclasses.fields(begun)},
+            queues=queues,
+            waiting=np.zeros(shape),
+            held=np.zeros((self.n, len(seeds))),
+            unsettled=np.zeros(shape),
+            turn=np.zeros(len(seeds), np.int64),
+            due=np.full(len(seeds), ASLEEP),
+            failures=randomness.stream(seeds, "HARQ")[0],
+        )
 
-    def __init__(self, problem: PRBSlicing, **arguments: Any) -> None:
-        super().__init__(problem, **arguments)
-        self._cells: list[Cell] = []
-
-    def start(self, where: np.ndarray) -> None:
-        """See `SimulatedCell.start`."""
-        super().start(where)
-        fresh = [None if w else c for w, c in zip(where, self._cells, strict=False)]
-        fresh += [None] * (self.batch - len(fresh))
-        self._cells = [c or Cell(self, k) for k, c in enumerate(fresh)]
-
-    def count(self, row: int, column: int, delay: float) -> None:
-        """Enter a delivered packet into the histogram."""
-        if self.histogram is not None:
-            k = int((math.log2(delay) + 2) * fluid.GRID)
-            self.histogram[row, column, min(max(k, 0), fluid.CELLS - 1)] += 1
-
-    def play(self, blocks: np.ndarray, period: np.ndarray) -> Played:
-        """See `SimulatedCell.play`."""
+    def _step(self, state: PacketState, decision: Shares) -> PacketState:
+        units = np.asarray(decision.units)
         out = Played.empty(self.n, self.u, self.batch)
-        for k, cell in enumerate(self._cells):
-            cell.advance([int(b) for b in blocks[:, k]], out)
-        return out
+        after, carries = state.unshared(), self.episodes.carries(state.workload)
+        for column, blocks in enumerate(self.blocks(units).T.astype(int).tolist()):
+            Cell(self.episodes, after, column, carries[:, :, column], out).play(blocks)
+        return self.ended(after, np.array(units.T), out)

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 
+from allocgym.envs.core.arrays import total
 from allocgym.envs.core.kernels import kernel
 from allocgym.simulators.prb_slicing.fluid import STEP, fair_fill, late_share, softmax_fill, tally
 
@@ -64,7 +65,7 @@ def step_users(
             share_equally(work, capacity[j], given[j])
         _serve(work, given[j], coming[j], most, dropped, lost[j])
         waiting[j + 1] = work
-    return Steps(given.sum(0), dropped, given, waiting, lost)
+    return Steps(total(given), dropped, given, waiting, lost)
 
 
 @kernel

@@ -17,11 +17,10 @@ import numpy as np
 from allocgym.envs.core import randomness
 from allocgym.envs.core.errors import unknown
 from allocgym.envs.prb_slicing.records import KINDS
+from allocgym.envs.prb_slicing.scenario import SOURCES, SPLITS
 from allocgym.simulators.core import public_data
 
 FITS = Path(__file__).parent / "fits"
-SOURCES = ("generated", "recorded", "3gpp")
-SPLITS = ("all", "train", "test")
 DOWNLINK = "172.30.1.250"
 FRAMING = 70
 """Bytes of capture framing in a recorded length; the rest is a datagram's payload."""

@@ -8,12 +8,13 @@ import pytest
 import allocgym  # noqa: F401
 from allocgym.agents.core import catalogue
 from allocgym.agents.core.agent import rollout
+from allocgym.agents.core.training import train
 from allocgym.agents.prb_slicing import heuristics as rules
-from allocgym.envs.core.builder import make_backend, make_problem
+from allocgym.envs.core.builder import build, make_backend, make_problem
 from allocgym.envs.core.contracts import Shares
 from allocgym.envs.core.errors import AllocgymError, CorruptFileError
 
-NAMES = catalogue.names()
+NAMES = catalogue.names("prb-slicing")
 
 
 def cell(num_envs=3, **arguments):
@@ -30,8 +31,7 @@ def total(name, seeds=4, **arguments):
     agent = catalogue.make(name, made.problem)
     made.reset(np.arange(seeds))
     agent.begin(made.spec)
-    if agent.clairvoyant:
-        agent.peek(made)
+    agent.peek(made)
     agent.tell(made.outcome)
     score = 0.0
     while not made.outcome.done.all():
@@ -133,8 +133,6 @@ def test_an_unknown_agent_is_named():
 @pytest.mark.parametrize("trainer", ["dqn", "table", "ppo"])
 def test_training_writes_a_file_that_plays(trainer, tmp_path, monkeypatch):
     pytest.importorskip("stable_baselines3")
-    from allocgym.benchmarks.prb_slicing import training
-
     if trainer == "ppo":
         from allocgym.agents.core import sb3
 
@@ -143,7 +141,7 @@ def test_training_writes_a_file_that_plays(trainer, tmp_path, monkeypatch):
             sb3, "train_ppo", lambda env, steps, *a, **k: real(env, 512 * 32, *a, **k)
         )
     path = tmp_path / "agent.zip"
-    training.train_agent(path, "generated", trainer, 1, overrides={"horizon": 8, "mix": "111"})
+    train("prb-slicing", path, "generated", trainer, 1, arguments={"horizon": 8, "mix": "111"})
     made = cell(mix="111")
     agent = catalogue.make(path, made.problem)
     for o in rollout(agent, made, np.arange(3))[1:]:
@@ -155,3 +153,28 @@ def test_a_damaged_file_is_refused(tmp_path):
     path.write_bytes(b"no zip")
     with pytest.raises(CorruptFileError):
         catalogue.make(path, make_problem("prb-slicing"))
+
+
+@pytest.mark.parametrize("name", ["tractor-dqn", "tractor-table"])
+def test_an_agent_of_three_slices_says_so(name):
+    pytest.importorskip("torch")
+    with pytest.raises(AllocgymError, match="3 slices expected, given 5 rows"):
+        catalogue.make(name, make_problem("prb-slicing", n_max=5))
+
+
+def test_a_table_that_would_fill_memory_is_refused(tmp_path):
+    pytest.importorskip("torch")
+    with pytest.raises(AllocgymError, match="slices: a table of at most"):
+        slices = ["embb", "urllc", "mmtc", "embb", "urllc"]
+        train("prb-slicing", tmp_path / "x.zip", trainer="table", arguments={"slices": slices})
+
+
+@pytest.mark.parametrize("given", [{}, {"tractor_compat": True}, {"actions": "splits"}])
+def test_agents_play_in_every_problem_of_theirs(given):
+    pytest.importorskip("torch")
+    for name in ("learned", "tractor-dqn", "tractor-table", "demand-proportional"):
+        made = build("prb-slicing", "twin", "generated", 2, horizon=3, **given)
+        again = build("prb-slicing", "twin", "generated", 2, horizon=3)
+        agents = [catalogue.make(name, b.problem) for b in (made, again)]
+        runs = [rollout(a, b, np.arange(2)) for a, b in zip(agents, (made, again), strict=True)]
+        assert all(a == b for a, b in zip(*runs, strict=True))

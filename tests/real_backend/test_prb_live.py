@@ -1,5 +1,6 @@
 """Live radio back ends: SCOPE files, the RIC socket, and the Linux data plane where allowed."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ import pytest
 
 import allocgym  # noqa: F401
 from allocgym.agents.core import catalogue
-from allocgym.envs.core.builder import make_backend, make_problem
+from allocgym.envs.core.builder import build
 from allocgym.envs.core.contracts import Shares
 from allocgym.envs.core.errors import AllocgymError
 from allocgym.real_backend.prb_slicing import linux, ric, scope
@@ -88,11 +89,10 @@ def test_scope_names_a_missing_folder(tmp_path):
 
 
 def test_an_agent_runs_on_scope_files(scope_folder):
-    problem = make_problem("prb-slicing")
-    cell = make_backend(
-        problem, "scope", folder=str(scope_folder), imsis=IMSIS, timed=False, horizon=3
+    cell = build(
+        "prb-slicing", "scope", folder=str(scope_folder), imsis=IMSIS, timed=False, horizon=3
     )
-    agent = catalogue.make("demand-proportional", problem)
+    agent = catalogue.make("demand-proportional", cell.problem)
     outcome = cell.reset(np.array([0]))
     agent.begin(cell.spec)
     agent.tell(outcome)
@@ -211,11 +211,10 @@ def plane():
 
 @pytest.mark.live
 def test_the_kernel_shapes_what_the_simulator_says(plane):
-    problem = make_problem("prb-slicing")
     served = {}
     for engine in ("linux", "simpy"):
-        cell = make_backend(
-            problem, engine, mix="111", channel="slice", period=100.0, horizon=12, load=2.0
+        cell = build(
+            "prb-slicing", engine, mix="111", channel="slice", period=100.0, horizon=12, load=2.0
         )
         outcomes = [cell.reset(np.array([5]))]
         for _ in range(12):
@@ -292,9 +291,8 @@ def test_after_a_kill_the_next_start_cleans_up_and_goes_on(plane, tmp_path):
 
 @pytest.mark.live
 def test_a_slice_may_be_served_by_tcp(plane):
-    problem = make_problem("prb-slicing")
-    cell = make_backend(
-        problem, "linux", tcp=["embb"], mix="114", period=100.0, horizon=15, load=2.0
+    cell = build(
+        "prb-slicing", "linux", tcp=["embb"], mix="114", period=100.0, horizon=15, load=2.0
     )
     outcomes = [cell.reset(np.array([2]))]
     for _ in range(15):
@@ -314,4 +312,54 @@ def test_a_slice_may_be_served_by_tcp(plane):
 
 def test_tcp_is_for_slices_that_exist():
     with pytest.raises(AllocgymError, match=r"tcp.*embb"):
-        make_backend(make_problem("prb-slicing"), "linux", tcp=["video"])
+        build("prb-slicing", "linux", tcp=["video"])
+
+
+def test_a_station_serves_the_users_it_names_and_the_slices_of_its_scenario(scope_folder):
+    slices = ["embb", "urllc", "embb", "mmtc"]
+    imsis = {"1": 3, "2": 0, "3": 3}
+    cell = build(
+        "prb-slicing", "scope", folder=scope_folder, imsis=imsis, slices=slices, timed=False
+    )
+    assert cell.problem.n_max == 4 and cell.scenario.mix == "1-0-0-2"
+    np.testing.assert_array_equal(cell.reset(np.array([0])).instance.users, [[1, 0, 0, 2]])
+    cell.close()
+
+
+def test_a_live_scenario_is_the_simulators(scope_folder):
+    live = build("prb-slicing", "scope", "3gpp", folder=scope_folder, imsis=IMSIS, horizon=7)
+    told = build("prb-slicing", "twin", "3gpp", horizon=7)
+    assert dataclasses.replace(live.scenario, mix=None) == told.scenario
+
+
+def test_too_many_packets_to_schedule_are_refused(monkeypatch):
+    from allocgym.real_backend.prb_slicing import backend
+
+    monkeypatch.setattr(backend, "MOST_PACKETS", 10)
+    cell = build("prb-slicing", "linux", mix="333", load=8.0)
+    with pytest.raises(AllocgymError, match="horizon: at most 10 packets"):
+        cell.reset(np.array([0]))
+    cell.close()
+
+
+def test_seconds_of_a_live_period_include_the_agents_own(scope_folder, monkeypatch):
+    clock = iter(np.arange(0.0, 100.0, 0.25))
+    cell = build("prb-slicing", "scope", folder=scope_folder, imsis=IMSIS, timed=False, horizon=3)
+    cell.reset(np.array([0]))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    cell._read = next(clock)
+    next(clock)  # the agent thinks for a tick
+    assert cell.spend(Shares(np.array([[3, 5, 9]]))).seconds[0] == 0.5
+
+
+def test_a_checkpoint_goes_on_at_its_period(scope_folder, tmp_path):
+    arguments = {"folder": scope_folder, "imsis": IMSIS, "timed": False, "horizon": 3}
+    cell, other = (build("prb-slicing", "scope", **arguments) for _ in range(2))
+    cell.reset(np.array([5]))
+    cell.spend(Shares(np.array([[2, 6, 9]])))
+    cell.checkpoint(tmp_path / "x.ckpt")
+    other.restore(tmp_path / "x.ckpt")
+    assert other.outcome == cell.outcome and other.ledger.to_json() == cell.ledger.to_json()
+    outcome = other.spend(Shares(np.array([[3, 5, 9]])))
+    assert outcome.period[0] == 2 and outcome.failure[0] == 1
+    assert other.spend(Shares(np.array([[3, 5, 9]]))).failure[0] == 0

@@ -1,6 +1,8 @@
 """Twin and SimPy cells: conservation, shared draws, delays, borrowing, the control."""
 
+import copy
 import itertools
+import pickle
 
 import numpy as np
 import pytest
@@ -8,12 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import allocgym  # noqa: F401
-from allocgym.envs.core.builder import make_backend, make_problem
+from allocgym.envs.core.builder import build
 from allocgym.envs.core.contracts import Shares
 from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.prb_slicing.problem import all_splits
 from allocgym.simulators.core import public_data
-from allocgym.simulators.prb_slicing import calibration, fluid, packets, stepping, tables, traffic
+from allocgym.simulators.prb_slicing import (
+    calibration,
+    fluid,
+    scheduling,
+    stepping,
+    tables,
+    traffic,
+)
 
 public = pytest.mark.skipif(
     not public_data.available("prb/tractor/raw"), reason="the recorded traces are not here"
@@ -22,7 +31,7 @@ ENGINES = ("twin", "simpy")
 
 
 def make(engine, num_envs=1, **arguments):
-    return make_backend(make_problem("prb-slicing"), engine, num_envs=num_envs, **arguments)
+    return build("prb-slicing", engine, num_envs=num_envs, **arguments)
 
 
 def play(cell, units, periods, seeds):
@@ -101,8 +110,7 @@ def test_a_cell_of_a_batch_is_the_cell_alone():
             make("twin", 1, horizon=6, mix="222", load=3.0), (3, 5, 9), 6, np.array([10 + i])
         )
         for a, b in zip(many, one, strict=True):
-            np.testing.assert_allclose(a.backlog[i], b.backlog[0], rtol=1e-9, atol=1e-6)
-            np.testing.assert_allclose(a.late[i], b.late[0], rtol=1e-9, atol=1e-6)
+            assert a.rows([i]) == b
 
 
 def test_a_partial_reset_leaves_the_others_alone():
@@ -112,20 +120,57 @@ def test_a_partial_reset_leaves_the_others_alone():
         after = cell.reset(np.array([9, 9, 9]), np.array([False, True, False]))
         keep = np.array([0, 2])
         assert after.rows(keep) == before.rows(keep)
+        assert after.rows([1]) == make(engine, 1, mix="111", horizon=9).reset(np.array([9]))
         again = cell.spend(Shares(np.tile((3, 5, 9), (3, 1))))
         fresh = make(engine, 1, mix="111", horizon=9)
         first = play(fresh, (3, 5, 9), 1, np.array([9]))[0]
-        np.testing.assert_allclose(again.served[1], first.served[0], atol=1e-6)
+        assert again.rows([1]) == first
         np.testing.assert_array_equal(again.period, [3, 1, 3])
 
 
-def test_a_state_goes_on_as_before():
-    cell, other = (make("twin", 2, mix="123", horizon=9) for _ in range(2))
-    play(cell, (3, 5, 9), 3, np.array([1, 2]))
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("more", [{}, {"schedulers": "pf"}, {"harq": 0.2}, {"whole_blocks": True}])
+def test_a_state_goes_on_as_before(engine, more):
+    arguments = {"mix": "134", "horizon": 12, "load": 6.0, "histogram": True, **more}
+    cell, other = (make(engine, 2, **arguments) for _ in range(2))
+    seen = play(cell, (3, 5, 9), 5, np.array([1, 2]))[-1]
+    assert seen.backlog.sum() > 0
     state = cell.get_state()
-    expected = cell.spend(Shares(np.tile((1, 8, 8), (2, 1))))
+    sent = [pickle.loads(pickle.dumps(cell)), copy.deepcopy(cell)]
+    decision = Shares(np.tile((1, 8, 8), (2, 1)))
+    expected = [cell.spend(decision) for _ in range(4)]
     other.set_state(state)
-    assert other.spend(Shares(np.tile((1, 8, 8), (2, 1)))) == expected
+    assert other.outcome == seen
+    for one in [other, *sent]:
+        assert [one.spend(decision) for _ in range(4)] == expected
+        np.testing.assert_array_equal(one.histogram, cell.histogram)
+        assert one.ledger.to_json() == cell.ledger.to_json()
+    cell.set_state(state)
+    assert [cell.spend(decision) for _ in range(4)] == expected
+
+
+def test_a_packet_that_waits_keeps_its_age_through_a_saved_state():
+    cell = make("simpy", mix="222", horizon=20, load=8.0)
+    kept = []
+    for saved in (False, True):
+        cell.reset(np.array([3]))
+        delays = []
+        for _ in range(20):
+            delays.append(cell.spend(Shares(np.array([[1, 1, 15]]))).delay[0, 1])
+            if saved:
+                cell.set_state(cell.get_state())
+        kept.append(delays)
+    assert max(kept[0]) > 250
+    assert kept[0] == kept[1]
+
+
+def test_a_saved_state_is_not_the_running_one():
+    for engine in ENGINES:
+        cell = make(engine, 1, mix="134", horizon=9, load=6.0)
+        play(cell, (3, 5, 9), 3, np.array([1]))
+        first, second = cell.get_state(), cell.get_state()
+        cell.spend(Shares(np.array([[1, 8, 8]])))
+        assert first["state"] == second["state"]
 
 
 def test_a_preview_is_what_comes_and_leaves_no_trace():
@@ -191,11 +236,11 @@ def test_every_scheduler_conserves_its_blocks(need, capacity):
         assert (given_ >= -1e-9).all() and (given_ <= w + 1e-6).all()
     whole = [float(int(x)) for x in need]
     for grants in (
-        packets.water(need, capacity),
-        packets.round_robin(need, capacity, 3),
-        packets.softmax(need, capacity),
-        packets.proportional_fair(need, capacity, need),
-        packets.whole_water(whole, float(int(capacity)), 2),
+        scheduling.water(need, capacity),
+        scheduling.round_robin(need, capacity, 3),
+        scheduling.softmax(need, capacity),
+        scheduling.proportional_fair(need, capacity, need),
+        scheduling.whole_water(whole, float(int(capacity)), 2),
     ):
         assert sum(grants) <= capacity + 1e-6 and min(grants) >= 0
         assert all(g <= x + 1e-6 for g, x in zip(grants, need, strict=True))
@@ -205,7 +250,7 @@ def test_water_filling_is_max_min():
     np.testing.assert_allclose(
         fluid.water_fill(np.array([[1.0], [5.0], [9.0]]), np.array([9.0]))[:, 0], [1, 4, 4]
     )
-    assert packets.water([9.0, 1.0, 5.0], 9.0) == [4.0, 1.0, 4.0]
+    assert scheduling.water([9.0, 1.0, 5.0], 9.0) == [4.0, 1.0, 4.0]
 
 
 @given(st.lists(st.floats(0, 9), min_size=2, max_size=40), st.floats(0, 20), st.floats(0.1, 9))
