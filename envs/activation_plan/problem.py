@@ -154,11 +154,11 @@ class ActivationOutcome(Outcome):
     """
 
     profile: Profile = nested(Profile)
-    action: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0), np.int64))
-    step: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
-    time: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
-    peak: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
-    keep_time: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
+    action: np.ndarray
+    step: np.ndarray
+    time: np.ndarray
+    peak: np.ndarray
+    keep_time: np.ndarray
 
     @property
     def added(self) -> np.ndarray:
@@ -178,12 +178,12 @@ class ActivationMemory(Record):
     """What an agent remembers; ``objective`` is minus the added time over the keep-all time."""
 
     profile: Profile = nested(Profile)
-    action: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0), np.int64))
-    step: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
-    peak: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
-    objective: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
-    legal: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 3), bool))
-    done: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, bool))
+    action: np.ndarray
+    step: np.ndarray
+    peak: np.ndarray
+    objective: np.ndarray
+    legal: np.ndarray
+    done: np.ndarray
 
 
 def legal_actions(profile: Profile, action: np.ndarray, step: np.ndarray) -> np.ndarray:

@@ -271,7 +271,7 @@ class PackingOutcome(Outcome):
     """What is known after a placement; ``step`` is ``(batch,)`` buffers placed."""
 
     state: PackingState = nested(PackingState)
-    step: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
+    step: np.ndarray
 
     @property
     def height(self) -> np.ndarray:
@@ -285,9 +285,9 @@ class PackingMemory(Record):
     """What an agent remembers; ``objective`` is minus the height over the capacity (-1 or more: fits)."""
 
     state: PackingState = nested(PackingState)
-    step: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
-    objective: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
-    done: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, bool))
+    step: np.ndarray
+    objective: np.ndarray
+    done: np.ndarray
 
 
 class Packing(PickProblem[PackingOutcome, PackingMemory, NextBuffer]):
