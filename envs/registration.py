@@ -141,6 +141,10 @@ ENTRIES = (
             "cma": ("memory_mapping.training:by_evolution", 40),
             "masked-ppo": ("memory_mapping.training:by_masked_ppo", 200_000),
         },
+        kinds={
+            "priority-portfolio": "memory_mapping.heuristics:PriorityAgent",
+            "segment-policy": "memory_mapping.heuristics:SegmentAgent",
+        },
         tools={"trace": "benchmarks.memory_mapping.trace:trace"},
     ),
     _entry(
@@ -154,6 +158,7 @@ ENTRIES = (
         reference="cheapest-recompute",
         fallback="recompute-all",
         trainers={"masked-ppo": ("activation_plan.training:by_masked_ppo", 150_000)},
+        kinds={"segment-policy": "activation_plan.heuristics:PolicyPlan"},
         tools={"calibrate": "benchmarks.activation_plan.calibrate:calibrate"},
     ),
     _entry(
@@ -164,6 +169,7 @@ ENTRIES = (
         reference="size",
         fallback="area",
         trainers={"cma": ("packing.training:by_evolution", 200)},
+        kinds={"packing-priorities": "packing.heuristics:PriorityPacker"},
     ),
     _entry(
         "strategy_selection",
@@ -172,7 +178,9 @@ ENTRIES = (
         scenario="train",
         reference="look-ahead",
         fallback="least-memory",
+        bounds=("search",),
         trainers={"cma": ("strategy_selection.training:by_evolution", 40)},
+        kinds={"selection-score": "strategy_selection.heuristics:Scored"},
     ),
 )
 

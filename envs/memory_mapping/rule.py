@@ -43,17 +43,13 @@ def op_seconds(comp: Any, bus: Any, fast: Any, slow_rate: Any, fast_rate: Any) -
 
 
 @kernel
-def _total(values: np.ndarray, begin: int, count: int) -> float:
-    """Sum in NumPy's order (pairs of blocks, eight sums in a block): small errors, the same bits."""
+def _block_total(values: np.ndarray, begin: int, count: int) -> float:
+    """Sum of up to 128 values, in eight sums side by side."""
     if count < 8:
         short = 0.0
         for i in range(begin, begin + count):
             short += values[i]
         return short
-    if count > 128:
-        half = count // 2
-        half -= half % 8
-        return _total(values, begin, half) + _total(values, begin + half, count - half)
     a, b, c, d = values[begin], values[begin + 1], values[begin + 2], values[begin + 3]
     e, f, g, h = values[begin + 4], values[begin + 5], values[begin + 6], values[begin + 7]
     whole = begin + count - count % 8
@@ -70,6 +66,34 @@ def _total(values: np.ndarray, begin: int, count: int) -> float:
     for i in range(whole, begin + count):
         total += values[i]
     return total
+
+
+@kernel
+def _total(values: np.ndarray) -> float:
+    """Sum in NumPy's order (halves of halves, down to blocks): small errors, the same bits."""
+    count = len(values)
+    if count <= 128:
+        return _block_total(values, 0, count)
+    # A stack of stretches still to be summed; one of length -1 stands for adding the last two sums.
+    begins, counts, sums = np.empty(128, np.int64), np.empty(128, np.int64), np.empty(128)
+    begins[0], counts[0], waiting, ready = 0, count, 1, 0
+    while waiting:
+        waiting -= 1
+        begin, count = begins[waiting], counts[waiting]
+        if count < 0:
+            ready -= 1
+            sums[ready - 1] += sums[ready]
+        elif count <= 128:
+            sums[ready] = _block_total(values, begin, count)
+            ready += 1
+        else:
+            half = count // 2
+            half -= half % 8
+            counts[waiting] = -1
+            begins[waiting + 1], counts[waiting + 1] = begin + half, count - half
+            begins[waiting + 2], counts[waiting + 2] = begin, half
+            waiting += 3
+    return sums[0]
 
 
 @kernel
@@ -173,7 +197,7 @@ def _gain(
             bus = slow[t] + copied[t]
             then = op_seconds(comp[t], bus - shift + parts[t], fast[t] + shift, slow_rate, fast_rate)
             saved[t] = op_seconds(comp[t], bus, fast[t], slow_rate, fast_rate) - then
-    total = _total(saved, 0, len(saved))
+    total = _total(saved)
     saved[first : last + 1] = 0.0
     return total
 
