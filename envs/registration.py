@@ -158,7 +158,7 @@ ENTRIES = (
         reference="cheapest-recompute",
         fallback="recompute-all",
         trainers={"masked-ppo": ("activation_plan.training:by_masked_ppo", 150_000)},
-        kinds={"segment-policy": "activation_plan.heuristics:PolicyPlan"},
+        kinds={"segment-policy": "activation_plan.heuristics:PolicyPlanner"},
         tools={"calibrate": "benchmarks.activation_plan.calibrate:calibrate"},
     ),
     _entry(

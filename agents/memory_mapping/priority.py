@@ -75,7 +75,9 @@ def train(
     found: list[np.ndarray] = []
     information: dict[str, Any] = {}
     for member in range(members):
-        start = rng.normal(0, 0.5, len(orders.FEATURES)) if member else np.zeros(len(orders.FEATURES))
+        start = (
+            rng.normal(0, 0.5, len(orders.FEATURES)) if member else np.zeros(len(orders.FEATURES))
+        )
 
         def told(done: int, score: float, before: int = member * iterations) -> None:
             if progress is not None:

@@ -13,7 +13,7 @@ from allocgym.agents.activation_plan import heuristics as plans
 from allocgym.benchmarks.core.compare import as_dict, paired
 from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, finish, show
-from allocgym.envs.activation_plan.problem import Profile, profile_from_json, timeline
+from allocgym.envs.activation_plan.profile import Profile, profile_from_json, timeline
 from allocgym.simulators.activation_plan import backend as steps
 
 SHARES = (0.1, 0.3, 0.5, 0.7)

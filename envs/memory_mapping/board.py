@@ -191,9 +191,7 @@ def price_many(
     return total
 
 
-def look(
-    inst: MappingInstance, board: Board, segment: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def look(inst: MappingInstance, board: Board, segment: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Say what drop, stay and copy would do to one segment per row.
 
     Args:

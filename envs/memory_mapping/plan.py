@@ -74,7 +74,7 @@ class Plan:
 
 
 def traffic(program: Program, plan: Plan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """``(ops,)`` int64 operand bytes of each op in slow and in fast memory, and bytes copied meanwhile."""
+    """``(ops,)`` int64 bytes of each op: operands in slow and in fast memory, and copied meanwhile."""
     slow = program.traffic.copy()
     fast, copied = np.zeros_like(slow), np.zeros_like(slow)
     for r in plan.residences:

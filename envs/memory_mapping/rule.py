@@ -195,7 +195,9 @@ def _gain(
         shift = size if t == moved[0] or t == moved[1] else 0
         if shift or parts[t]:
             bus = slow[t] + copied[t]
-            then = op_seconds(comp[t], bus - shift + parts[t], fast[t] + shift, slow_rate, fast_rate)
+            then = op_seconds(
+                comp[t], bus - shift + parts[t], fast[t] + shift, slow_rate, fast_rate
+            )
             saved[t] = op_seconds(comp[t], bus, fast[t], slow_rate, fast_rate) - then
     total = _total(saved)
     saved[first : last + 1] = 0.0
@@ -283,7 +285,12 @@ def play(
     since, use = inst.since[row, segment], inst.use[row, segment]
     size, pages = inst.size[row, x], inst.pages[row, x]
     fresh = inst.first[row, segment] and since >= 0
-    slow, fast, copied, taken = board.slow[row], board.fast[row], board.copied[row], board.taken[row]
+    slow, fast, copied, taken = (
+        board.slow[row],
+        board.fast[row],
+        board.copied[row],
+        board.taken[row],
+    )
     for t in range(use + 1):
         copied[t] += parts[t]
     if action != DROP:
@@ -372,7 +379,15 @@ def place(
                 chosen, best = a, gain[a] + ahead
         board.legal[row] = True
         play(
-            inst, board, row, segment, chosen, gain[chosen], begin[chosen], offset[chosen], parts[chosen]
+            inst,
+            board,
+            row,
+            segment,
+            chosen,
+            gain[chosen],
+            begin[chosen],
+            offset[chosen],
+            parts[chosen],
         )
         segment = after
 

@@ -8,13 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from allocgym.envs.activation_plan.problem import (
-    ActivationOutcome,
-    ActivationPlan,
-    GroupChoice,
-    profile_from_json,
-    timeline,
-)
+from allocgym.envs.activation_plan.problem import ActivationOutcome, ActivationPlan, GroupChoice
+from allocgym.envs.activation_plan.profile import profile_from_json, timeline
 from allocgym.envs.core.contracts import Backend, Spec
 from allocgym.envs.core.errors import AllocgymError
 from allocgym.real_backend.activation_plan import calibration

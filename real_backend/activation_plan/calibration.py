@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import least_squares, nnls
 
-from allocgym.envs.activation_plan.problem import profile_from_json, timeline
+from allocgym.envs.activation_plan.profile import profile_from_json, timeline
 from allocgym.real_backend.activation_plan.measure import MODELS, measure
 
 CLASSES = 2

@@ -8,7 +8,8 @@ torch = pytest.importorskip("torch")
 
 from allocgym.agents.core.agent import rollout  # noqa: E402
 from allocgym.agents.memory_mapping import catalogue, plans, segments, tree  # noqa: E402
-from allocgym.envs.activation_plan.problem import ActivationPlan, profile_from_json, timeline  # noqa: E402
+from allocgym.envs.activation_plan.problem import ActivationPlan  # noqa: E402
+from allocgym.envs.activation_plan.profile import profile_from_json, timeline  # noqa: E402
 from allocgym.envs.core.errors import AllocgymError, CorruptFileError  # noqa: E402
 from allocgym.envs.memory_mapping.plan import saved, validate  # noqa: E402
 from allocgym.envs.memory_mapping.problem import MemoryMapping  # noqa: E402

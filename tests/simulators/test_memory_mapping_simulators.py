@@ -12,7 +12,8 @@ from allocgym.agents.core import catalogue
 from allocgym.agents.core.agent import rollout
 from allocgym.agents.memory_mapping import order as orders
 from allocgym.envs.activation_plan import problem as activation
-from allocgym.envs.activation_plan.problem import ActivationPlan, Profile, timeline
+from allocgym.envs.activation_plan.problem import ActivationPlan
+from allocgym.envs.activation_plan.profile import Profile, timeline
 from allocgym.envs.core import builder
 from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.memory_mapping.placer import Placer
