@@ -178,7 +178,6 @@ ENTRIES = (
         scenario="train",
         reference="look-ahead",
         fallback="least-memory",
-        bounds=("search",),
         trainers={"cma": ("strategy_selection.training:by_evolution", 40)},
         kinds={"selection-score": "strategy_selection.heuristics:Scored"},
     ),
