@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from allocgym.agents.activation_plan import heuristics as plans
+from allocgym.agents.activation_plan import rule as plans
 from allocgym.benchmarks.activation_plan.activation import MARGIN, many
 from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, console, finish, show
