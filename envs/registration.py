@@ -147,6 +147,10 @@ ENTRIES = (
             "cma": ("memory_mapping.training:by_evolution", 40),
             "masked-ppo": ("memory_mapping.training:by_masked_ppo", 200_000),
         },
+        kinds={
+            "priority-portfolio": "memory_mapping.heuristics:PriorityAgent",
+            "segment-policy": "memory_mapping.heuristics:SegmentAgent",
+        },
         tools={"trace": "benchmarks.memory_mapping.trace:trace"},
     ),
     _entry(
@@ -160,6 +164,7 @@ ENTRIES = (
         reference="cheapest-recompute",
         fallback="recompute-all",
         trainers={"masked-ppo": ("activation_plan.training:by_masked_ppo", 150_000)},
+        kinds={"segment-policy": "activation_plan.heuristics:PolicyPlanner"},
         tools={"calibrate": "benchmarks.activation_plan.calibrate:calibrate"},
     ),
     _entry(
@@ -170,6 +175,7 @@ ENTRIES = (
         reference="size",
         fallback="area",
         trainers={"cma": ("packing.training:by_evolution", 200)},
+        kinds={"packing-priorities": "packing.heuristics:PriorityPacker"},
     ),
     _entry(
         "strategy_selection",
@@ -179,6 +185,7 @@ ENTRIES = (
         reference="look-ahead",
         fallback="least-memory",
         trainers={"cma": ("strategy_selection.training:by_evolution", 40)},
+        kinds={"selection-score": "strategy_selection.heuristics:Scored"},
     ),
 )
 

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch._functorch import config
 
-from allocgym.agents.activation_plan.heuristics import choose_saved
+from allocgym.agents.activation_plan.rule import choose_saved
 from allocgym.real_backend.activation_plan.compiled import PriorityKnapsack
-from allocgym.real_backend.activation_plan.executor import Model
+from allocgym.real_backend.core.decoder import Decoder
 
 BUDGETS = (0.2, 0.5, 0.8)
 
@@ -43,7 +43,7 @@ def run(solver: Any, budget: float, backend: str, steps: int, layers: int) -> di
     """Train ``steps`` steps; return bytes, seconds and the losses."""
     torch.manual_seed(0)
     torch._dynamo.reset()
-    model = Model(128, layers, 256, 64)
+    model = Decoder(128, layers, 256, 64)
     tokens = torch.randint(0, 256, (4, 65))
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-4)
 

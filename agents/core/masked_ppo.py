@@ -13,6 +13,7 @@ from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 
 from allocgym.agents.core import segment_policy as segments
 from allocgym.agents.core.sb3 import SB3VecEnv, _Report
+from allocgym.agents.core.training import Trained, Training
 from allocgym.envs.core.environment import AllocationVectorEnv
 
 
@@ -75,6 +76,14 @@ class SegmentActorCritic(MaskableActorCriticPolicy):
         return actions
 
 
+def trained(training: Training, **defaults: Any) -> Trained:
+    """Train on 64 environments for ``training.iterations`` steps; ``defaults`` as of `Training.build`."""
+    backend = training.build(64, **defaults)
+    env = AllocationVectorEnv(backend=backend)
+    policy, information = train(env, training.iterations, training.seed, progress=training.progress)
+    return Trained(policy, backend.problem, information)
+
+
 def train(
     env: AllocationVectorEnv,
     steps: int,
@@ -88,7 +97,7 @@ def train(
     """Train a segment policy by masked PPO.
 
     Args:
-        env: native vector environment of the mapping game or of activation plans.
+        env: native vector environment of a `ChoiceProblem`.
         steps: environment steps in all.
         seed: of weights, actions and episodes.
         hidden: width.
@@ -101,6 +110,7 @@ def train(
         The policy, and what should be recorded of the training.
     """
     begun = time.perf_counter()
+    problem: Any = env.problem
     model = MaskablePPO(
         SegmentActorCritic,
         MaskedVecEnv(env),
@@ -113,7 +123,7 @@ def train(
         learning_rate=lambda left: rate * left + rate / 100,
         seed=seed,
         device="cpu",
-        policy_kwargs={"current": segments.CURRENT[env.problem.id], "hidden": hidden},
+        policy_kwargs={"current": problem.marker, "hidden": hidden},
     )
     model.learn(steps, callback=_Report(progress) if progress else None)
     made: Any = model.policy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from allocgym.agents.core import agent_file
+from allocgym.envs.core.choice import ChoiceProblem
 from allocgym.envs.core.contracts import Problem
-from allocgym.envs.core.errors import AllocgymError, CorruptFileError
+from allocgym.envs.core.errors import CorruptFileError
 
 KIND = "segment-policy"
-CURRENT: dict[str, int | None] = {"memory-mapping": None, "activation-plan": 7}
-"""Which row is decided: the first one, or the one that this column of the rows marks."""
 FARTHEST = -1e9
 
 
@@ -87,6 +87,10 @@ class SegmentPolicy(nn.Module):
             logits, value = self(given)
             return torch.log_softmax(logits, -1).numpy(), value.numpy()
 
+    def to_file(self) -> tuple[str, dict[str, Any], dict[str, Any]]:
+        """Kind, settings and tensors of the agent file."""
+        return KIND, self.settings, dict(self.state_dict())
+
     def predict(
         self,
         observation: Any,
@@ -102,12 +106,8 @@ class SegmentPolicy(nn.Module):
         return drawn.numpy(), None
 
 
-def make(problem: Problem, hidden: int = 64) -> SegmentPolicy:
+def make(problem: ChoiceProblem[Any, Any], hidden: int = 64) -> SegmentPolicy:
     """A policy of the right shape for a problem."""
-    if problem.id not in CURRENT:
-        raise AllocgymError(
-            f"segment policy: {' or '.join(CURRENT)} expected, given {problem.id!r}"
-        )
     space: Any = problem.observation_space
     choices: Any = problem.action_space
     return SegmentPolicy(
@@ -115,23 +115,34 @@ def make(problem: Problem, hidden: int = 64) -> SegmentPolicy:
         space["context"].shape[-1],
         int(choices.n),
         hidden,
-        CURRENT[problem.id],
+        problem.marker,
     )
 
 
-def save(path: Path, problem: Problem, policy: SegmentPolicy, provenance: dict[str, Any]) -> None:
-    """Write an agent file."""
-    agent_file.save(path, problem, KIND, policy.settings, dict(policy.state_dict()), provenance)
+def of(settings: Mapping[str, Any], tensors: Mapping[str, Any] | None) -> SegmentPolicy:
+    """Rebuild a policy from what an agent file holds.
+
+    Raises:
+        CorruptFileError: the weights are missing or do not fit the settings.
+    """
+    try:
+        policy = SegmentPolicy(**settings)
+        policy.load_state_dict(dict(tensors or {}))
+    except (TypeError, RuntimeError) as error:
+        raise CorruptFileError(
+            f"agent file: weights do not fit the description ({error})"
+        ) from error
+    return policy.eval()
 
 
 def load(path: Path, problem: Problem) -> SegmentPolicy:
-    """Read an agent file."""
-    description, weights = agent_file.load(path, problem)
-    if description["kind"] != KIND or weights is None:
+    """Read an agent file.
+
+    Raises:
+        AllocgymError: no such file, or another problem's.
+        CorruptFileError: damaged, or of another kind.
+    """
+    description, tensors = agent_file.load(path, problem)
+    if description["kind"] != KIND:
         raise CorruptFileError(f"{path}: holds {description['kind']!r}, not a segment policy")
-    try:
-        policy = SegmentPolicy(**description["settings"])
-        policy.load_state_dict(weights)
-    except (TypeError, RuntimeError) as error:
-        raise CorruptFileError(f"{path}: weights do not fit the description ({error})") from error
-    return policy.eval()
+    return of(description["settings"], tensors)

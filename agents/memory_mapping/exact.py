@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import threading
 import time
 from typing import Any
 
 import numpy as np
 
-from allocgym.envs.core.errors import AllocgymError, missing_extra
-from allocgym.envs.memory_mapping.placer import Placer
+from allocgym.agents.core import cp_sat as budgeted
+from allocgym.envs.core.errors import AllocgymError
+from allocgym.envs.memory_mapping.game import Game
 from allocgym.envs.memory_mapping.plan import COPY, DROP, STAY, Plan, Residence, saved, validate
 from allocgym.envs.memory_mapping.program import PAGES, Device, Program
 
@@ -36,28 +36,6 @@ class Solution:
     plan: Plan
     seconds: float
     status: str
-
-
-def within(solver: Any, model: Any, seconds: float) -> Any:
-    """Solve with CP-SAT until the process has used ``seconds`` of CPU time; return the status.
-
-    The solver itself only knows wall-clock limits, which on a busy machine are less than they say.
-    """
-    begun, over = time.process_time(), threading.Event()
-
-    def watch() -> None:
-        while not over.wait(min(seconds / 50, 0.05)):
-            if time.process_time() - begun >= seconds:
-                solver.stop_search()
-
-    solver.parameters.max_time_in_seconds = 20 * seconds + 10
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        return solver.solve(model)
-    finally:
-        over.set()
-        watcher.join()
 
 
 def _coefficients(
@@ -86,10 +64,7 @@ def cp_sat(
         start: a plan to begin with.
         seed: of the solver.
     """
-    try:
-        from ortools.sat.python import cp_model
-    except ImportError as error:
-        raise missing_extra("ortools", "solvers") from error
+    cp_model = budgeted.library()
     begun = time.process_time()
     comp, base, gain, size = _coefficients(program, device)
     model = cp_model.CpModel()
@@ -170,10 +145,7 @@ def cp_sat(
     model.minimize(sum(times))
     if start is not None:
         _hint(model, program, start, stay, copy, ramps)
-    solver = cp_model.CpSolver()
-    solver.parameters.num_workers = 1
-    solver.parameters.random_seed = seed
-    status = within(solver, model, seconds)
+    solver, status = budgeted.solve(model, seconds, seed)
     whole = program.all_slow(device)
     # The bound of the objective is in units of UNIT bytes over the slow memory's bandwidth.
     lower = max(solver.best_objective_bound, float(sum(comp))) * UNIT / device.slow
@@ -226,17 +198,15 @@ def realise(program: Program, device: Device, actions: list[int]) -> list[Plan]:
     One in program order, one tensor by tensor with the most bytes times ops first; copies lie where
     the environment puts them.
     """
-    plans = []
-    placer = Placer(program, device)
-    for segment, action in enumerate(actions):
-        placer.play(segment, action)
-    plans.append(placer.plan)
-    placer.restart()
+    game = Game(program, device)
+    game.line(actions)
+    plans = [game.plan]
+    game.restart()
     weight = [x.size * ((x.uses or (0,))[-1] - max(x.born, 0) + 1) for x in program.tensors]
     for i in np.argsort([-w for w in weight], kind="stable"):
         for segment in program.of_tensor[i]:
-            placer.play(segment, actions[segment])
-    plans.append(placer.plan)
+            game.play(segment, actions[segment])
+    plans.append(game.plan)
     for plan in plans:
         validate(program, device, plan)
     return plans

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from allocgym.envs.memory_mapping.placer import Placer
+from allocgym.envs.memory_mapping.game import Game
 from allocgym.envs.memory_mapping.plan import Plan
 from allocgym.envs.memory_mapping.program import Device, Program
 
@@ -131,17 +131,6 @@ GREEDY: dict[str, Callable[[Program, Device], np.ndarray]] = {
 }
 
 
-def by_weights(weights: np.ndarray) -> Callable[[Program, Device], np.ndarray]:
-    """Learned priorities: highest score first, a score being linear in `features`."""
-
-    def order(program: Program, device: Device) -> np.ndarray:
-        ids = candidates(program)
-        score = features(program, device)[ids] @ weights
-        return ids[np.argsort(-score, kind="stable")]
-
-    return order
-
-
 @dataclasses.dataclass
 class Found:
     """What a search returned: fraction saved, plan, its order, orders evaluated."""
@@ -152,9 +141,24 @@ class Found:
     tried: int
 
 
+def best_of(game: Game, orders: Sequence[np.ndarray], seconds: float = float("inf")) -> Found:
+    """The first best of several orders, priced exactly; at least one, for ``seconds`` of CPU time."""
+    begun = time.process_time()
+    best, chosen, tried = -np.inf, orders[0], 0
+    for order in orders:
+        got = game.order(order)
+        tried += 1
+        if got > best:
+            best, chosen = got, order
+        if time.process_time() - begun > seconds:
+            break
+    game.order(chosen)
+    return Found(best, game.plan, np.asarray(chosen), tried)
+
+
 def climb(
-    placer: Placer,
-    starts: list[np.ndarray],
+    game: Game,
+    starts: Sequence[np.ndarray],
     seconds: float,
     seed: int = 0,
     evaluations: int = 10**9,
@@ -162,7 +166,7 @@ def climb(
     """Hill-climb over orders: move one tensor elsewhere or swap two, keep what is not worse.
 
     Args:
-        placer: of the program.
+        game: of the program.
         starts: orders to begin with; the best of them is climbed from.
         seconds: CPU time, the starts included.
         seed: of the moves.
@@ -170,14 +174,7 @@ def climb(
     """
     begun = time.process_time()
     rng = np.random.default_rng(seed)
-    found = Found(-np.inf, Plan(), np.asarray(starts[0]), 0)
-    for o in starts:
-        got = placer.order(o)
-        found.tried += 1
-        if got > found.saved:
-            found.saved, found.plan, found.order = got, placer.plan, np.asarray(o)
-        if time.process_time() - begun > seconds:
-            break
+    found = best_of(game, starts, seconds)
     n = len(found.order)
     while n > 1 and found.tried < evaluations and time.process_time() - begun < seconds:
         trial = found.order.tolist()
@@ -186,10 +183,10 @@ def climb(
             trial[i], trial[j] = trial[j], trial[i]
         else:
             trial.insert(j, trial.pop(i))
-        got = placer.order(trial)
+        got = game.order(trial)
         found.tried += 1
         if got >= found.saved:
-            if got > found.saved:
-                found.plan = placer.plan
             found.saved, found.order = got, np.array(trial)
+    game.order(found.order)
+    found.plan = game.plan
     return found

@@ -1,72 +1,35 @@
-"""Learned priorities: a small portfolio of scoring rules, trained by CMA-ES, best one kept."""
+"""Learned priorities: a small portfolio of scoring rules, tuned by CMA-ES, best one kept."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from allocgym.agents.core import agent_file
+from allocgym.agents.core.evolution import tune
+from allocgym.agents.core.portfolio import Portfolio, ranked
 from allocgym.agents.memory_mapping import order as orders
-from allocgym.envs.core.errors import AllocgymError, CorruptFileError, missing_extra
-from allocgym.envs.memory_mapping.placer import Placer
-from allocgym.envs.memory_mapping.problem import MemoryMapping
+from allocgym.envs.memory_mapping.game import Game
 from allocgym.envs.memory_mapping.program import Device, Program
 
-KIND = "priority-portfolio"
 
+class Priorities(Portfolio):
+    """Orders tensors by learned scores over `order.features`."""
 
-class Priorities:
-    """Orders tensors by learned scores.
-
-    Args:
-        weights: ``(members, features)``; each member is one rule over `orders.features`.
-    """
-
-    def __init__(self, weights: np.ndarray) -> None:
-        self.weights = np.atleast_2d(np.asarray(weights, float))
-        if self.weights.shape[1] != len(orders.FEATURES):
-            raise AllocgymError(
-                f"weights: {len(orders.FEATURES)} a member expected, given {self.weights.shape[1]}"
-            )
+    kind = "priority-portfolio"
+    label = "features"
+    columns = orders.FEATURES
 
     def orders(self, program: Program, device: Device) -> list[np.ndarray]:
         """One order of the tensors per member."""
         ids = orders.candidates(program)
-        table = orders.features(program, device)[ids]
-        return [ids[np.argsort(-(table @ w), kind="stable")] for w in self.weights]
+        return [ids[o] for o in self.ranked(orders.features(program, device)[ids])]
 
     def order(self, program: Program, device: Device) -> np.ndarray:
         """The order of the member whose plan the exact evaluator prefers."""
-        placer = Placer(program, device)
-        found = self.orders(program, device)
-        return max(found, key=placer.order)
-
-    def save(self, path: Path, provenance: dict[str, Any]) -> None:
-        """Write an agent file."""
-        import torch
-
-        agent_file.save(
-            path,
-            MemoryMapping(),
-            KIND,
-            {"features": list(orders.FEATURES)},
-            {"weights": torch.tensor(self.weights)},
-            provenance,
-        )
-
-    @classmethod
-    def load(cls, path: Path) -> Priorities:
-        """Read an agent file."""
-        description, weights = agent_file.load(path, MemoryMapping())
-        if description["kind"] != KIND or weights is None or "weights" not in weights:
-            raise CorruptFileError(f"{path}: holds {description['kind']!r}, not priorities")
-        if description["settings"].get("features") != list(orders.FEATURES):
-            raise AllocgymError(f"{path}: trained on other features; retrain it")
-        return cls(weights["weights"].numpy())
+        return orders.best_of(Game(program, device), self.orders(program, device)).order
 
 
 def train(
@@ -79,71 +42,58 @@ def train(
     """Train a portfolio, one member after the other.
 
     Member k maximises the mean over programs of the best of members 1 to k (fraction of the all-slow
-    time saved, less what XLA's rule saves). CMA-ES (Hansen 2016, arXiv 1604.00772), on a fresh third
-    of the programs each generation, the same for the whole population.
+    time saved, less what XLA's rule saves), on a third of the programs each generation, the same for
+    all its candidates.
 
     Args:
         pairs: programs and machines to train on.
         members: rules in the portfolio.
         iterations: generations per member.
         seed: of everything.
-        progress: called with the generation and the best mean gain in it.
+        progress: called with (generations so far, best mean gain of the generation).
 
     Returns:
-        The portfolio and its provenance.
+        The portfolio and what should be recorded of the training.
     """
-    try:
-        import cma
-    except ImportError as error:
-        raise missing_extra("cma", "learn") from error
-    begun = time.process_time()
+    begun = time.perf_counter()
     rng = np.random.default_rng(seed)
-    placers = [Placer(p, d) for p, d in pairs]
-    tables, ids = [], []
-    for p, d in pairs:
-        ids.append(orders.candidates(p))
-        tables.append(orders.features(p, d)[ids[-1]])
-    floor = np.array([x.order(orders.xla(p, d)) for x, (p, d) in zip(placers, pairs, strict=True)])
+    games = [Game(p, d) for p, d in pairs]
+    ids = [orders.candidates(p) for p, _ in pairs]
+    tables = [orders.features(p, d)[i] for (p, d), i in zip(pairs, ids, strict=True)]
+    floor = [g.order(orders.xla(p, d)) for g, (p, d) in zip(games, pairs, strict=True)]
     best = np.full(len(pairs), -np.inf)
+    third = max(len(pairs) // 3, 1)
 
-    def play(w: np.ndarray, which: np.ndarray) -> np.ndarray:
-        return np.array(
-            [
-                placers[i].order(ids[i][np.argsort(-(tables[i] @ w), kind="stable")]) - floor[i]
-                for i in which
-            ]
-        )
+    def gains(weights: Sequence[float], which: np.ndarray) -> np.ndarray:
+        own = [games[i].order(ids[i][ranked(tables[i], weights)]) - floor[i] for i in which]
+        return np.maximum(own, best[which])
+
+    def cost(weights: list[float], seeds: np.ndarray) -> float:
+        some = np.random.default_rng(int(seeds[0])).choice(len(pairs), third, replace=False)
+        return -float(gains(weights, some).mean())
 
     found: list[np.ndarray] = []
-    everything = np.arange(len(pairs))
+    information: dict[str, Any] = {}
     for member in range(members):
         start = (
             rng.normal(0, 0.5, len(orders.FEATURES)) if member else np.zeros(len(orders.FEATURES))
         )
-        search = cma.CMAEvolutionStrategy(
-            start, 0.5, {"seed": seed + member + 1, "verbose": -9, "popsize": 12}
-        )
-        for generation in range(iterations):
-            which = rng.choice(everything, max(len(pairs) // 3, 1), replace=False)
-            asked = search.ask()
-            scores = [
-                float(np.maximum(play(np.array(w), which), best[which]).mean()) for w in asked
-            ]
-            search.tell(asked, [-s for s in scores])
+
+        def told(done: int, score: float, before: int = member * iterations) -> None:
             if progress is not None:
-                progress(member * iterations + generation + 1, max(scores))
-        tried = [search.result.xfavorite, *search.ask(4)]
-        gains = [np.maximum(play(np.array(w), everything), best) for w in tried]
-        chosen = int(np.argmax([g.mean() for g in gains]))
-        best = gains[chosen]
-        found.append(np.array(tried[chosen]) / np.abs(tried[chosen]).max())
-    provenance = {
-        "trainer": "cma",
+                progress(before + done, score)
+
+        weights, information = tune(
+            cost, third, start.tolist(), 0.5, iterations, seed * members + member, 12, told
+        )
+        best = gains(weights, np.arange(len(pairs)))
+        found.append(np.array(weights) / max(np.abs(weights).max(), 1e-12))
+    information |= {
         "members": members,
-        "iterations": iterations,
+        "episodes": members * information["episodes"],
         "seed": seed,
         "programs": sorted({p.name for p, _ in pairs}),
         "gain_over_xla": float(best.mean()),
-        "seconds": round(time.process_time() - begun, 1),
+        "seconds": round(time.perf_counter() - begun, 1),
     }
-    return Priorities(np.array(found)), provenance
+    return Priorities(np.array(found)), information

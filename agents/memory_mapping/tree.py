@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from allocgym.envs.memory_mapping import board as boards
-from allocgym.envs.memory_mapping.placer import Placer
+from allocgym.envs.memory_mapping.game import Game
 from allocgym.envs.memory_mapping.plan import Plan
 from allocgym.envs.memory_mapping.problem import MappingMemory, MemoryMapping
 from allocgym.envs.memory_mapping.program import Device, Program
@@ -47,47 +47,35 @@ def beam(
 
     def look(
         inst: boards.MappingInstance, board: boards.Board, at: int
-    ) -> tuple[boards.Options, np.ndarray, np.ndarray]:
-        rows = len(board.seconds)
-        found = boards.options(inst, board, np.full(rows, at))
-        memory = MappingMemory(
-            inst,
-            board,
-            np.full(rows, at),
-            1 - board.seconds / whole,
-            found.legal,
-            found.gain,
-            np.zeros(rows, bool),
-        )
-        logs, value = policy.look(problem.encode(memory))
-        return found, logs, value
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Legal actions, what they save, their log-probabilities; the value of each row."""
+        memory = _memory(inst, board, at)
+        return memory.legal, memory.gain, *policy.look(problem.encode(memory))
 
     board, inst = boards.start(one), one
     prior, played = np.zeros(1), np.zeros((1, 0), np.int8)
-    found, logs, _ = look(inst, board, 0)
+    legal, gain, logs, _ = look(inst, board, 0)
     for at in range(total):
         if time.process_time() - begun > seconds:
             return None
-        row, action = np.nonzero(found.legal)
+        row, action = np.nonzero(legal)
         odds = prior[row] + logs[row, action]
         # Before the model is asked: the likeliest and the most saving children, a few times the width.
-        rough = (found.gain / whole)[row, action] - board.seconds[row] / whole + PRIOR * odds
+        rough = (gain / whole)[row, action] - board.seconds[row] / whole + PRIOR * odds
         few = np.argsort(-rough, kind="stable")[: max(3 * width, 1)]
         row, action, odds = row[few], action[few], odds[few]
         board, inst = board.rows(row), one.rows(np.zeros(len(row), np.int64))
-        boards.apply(inst, board, np.full(len(row), at), action, np.ones(len(row), bool))
+        boards.play(inst, board, np.full(len(row), at), action, np.ones(len(row), bool))
         played = np.concatenate([played[row], action[:, None].astype(np.int8)], 1)
         prior = odds
         if at + 1 == total:
             break
-        found, logs, value = look(inst, board, at + 1)
+        legal, gain, logs, value = look(inst, board, at + 1)
         score = -board.seconds / whole + value + PRIOR * prior
         keep = np.argsort(-score, kind="stable")[:width]
         board, inst = board.rows(keep), inst.rows(keep)
-        prior, played, logs = prior[keep], played[keep], logs[keep]
-        found = boards.Options(
-            found.legal[keep], found.gain[keep], found.starts[keep], found.offsets[keep], []
-        )
+        prior, played = prior[keep], played[keep]
+        legal, gain, logs = legal[keep], gain[keep], logs[keep]
     best: np.ndarray = played[int(board.seconds.argmin())].astype(np.int64)
     return best
 
@@ -97,24 +85,27 @@ def greedy(program: Program, device: Device, policy: Any) -> np.ndarray:
     shape = (len(program.ops), len(program.tensors), len(program.segments))
     inst = boards.pack([program], [device], shape)
     problem, board = MemoryMapping(), boards.start(inst)
-    whole, on = float(inst.all_slow[0]), np.ones(1, bool)
+    on = np.ones(1, bool)
     played = np.zeros(shape[2], np.int64)
     for at in range(shape[2]):
-        step = np.array([at])
-        found = boards.options(inst, board, step)
-        saved = 1 - board.seconds / whole
-        memory = MappingMemory(inst, board, step, saved, found.legal, found.gain, ~on)
+        memory = _memory(inst, board, at)
         played[at] = int(policy.look(problem.encode(memory))[0].argmax())
-        boards.apply(inst, board, step, played[at : at + 1], on, found)
+        boards.play(inst, board, np.array([at]), played[at : at + 1], on)
     return played
+
+
+def _memory(inst: boards.MappingInstance, board: boards.Board, at: int) -> MappingMemory:
+    """What the problem remembers of boards on which segment ``at`` is to be decided."""
+    step = np.full(len(board.seconds), at)
+    legal, gain = boards.look(inst, board, step)
+    saved = 1 - board.seconds / inst.all_slow
+    return MappingMemory(inst, board, step, saved, legal, gain, step < 0)
 
 
 def play(program: Program, device: Device, actions: np.ndarray) -> tuple[float, Plan]:
     """The fraction saved and the plan of a line of play."""
-    placer = Placer(program, device)
-    for segment, action in enumerate(actions):
-        placer.play(segment, int(action))
-    return placer.saved, placer.plan
+    game = Game(program, device)
+    return game.line(actions), game.plan
 
 
 def search(

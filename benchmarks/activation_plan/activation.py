@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from typing import Any
 
 import numpy as np
 from scipy.stats import spearmanr
 
-from allocgym.agents.activation_plan import heuristics as plans
+from allocgym.agents.activation_plan import rule as plans
 from allocgym.benchmarks.core.compare import as_dict, paired
 from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, finish, show
-from allocgym.envs.activation_plan.problem import Profile, profile_from_json, timeline
-from allocgym.simulators.activation_plan import backend as steps
+from allocgym.envs.activation_plan.profile import Profile, profile_from_json, timeline
+from allocgym.simulators.activation_plan.profile import profiles, recorded
+from allocgym.simulators.activation_plan.scenario import RECORDED, SCENARIOS
 
 SHARES = (0.1, 0.3, 0.5, 0.7)
 """Budgets between everything recomputed (0) and everything kept (1)."""
@@ -34,14 +34,13 @@ RULES = (*OTHERS, *OURS)
 
 def many(profile: Profile, count: int) -> Profile:
     """The same step ``count`` times."""
-    names = [f.name for f in dataclasses.fields(profile)]
-    return Profile(**{k: np.repeat(getattr(profile, k), count, 0) for k in names})
+    return profile.rows(np.zeros(count, np.int64))
 
 
 def simulated(scenario: str) -> list[dict[str, Any]]:
     """Added time and peak of every rule at every budget."""
     rows = []
-    for data in steps.profiles(scenario):
+    for data in profiles(SCENARIOS[scenario]):
         for share in SHARES:
             p = profile_from_json(data, max(32, len(data["size"])), share)
             keep = timeline(p, plans.keep_all(p)[None])[0][0]
@@ -65,7 +64,7 @@ def executed(models: list[str], repeats: int) -> list[dict[str, Any]]:
 
     rows = []
     for model in models:
-        data = steps.recorded(model)
+        data = recorded(model)
         n = len(data["size"])
         wanted = []
         for share in SHARES:
@@ -166,7 +165,7 @@ def suite(options: Options) -> int:
     """``--suite activation``."""
     begun = time.time()
     theory = simulated("gpt-gpu-test") + simulated("recorded")
-    models = list(options.cases or (steps.RECORDED[:1] if options.quick else steps.RECORDED))
+    models = list(options.cases or (RECORDED[:1] if options.quick else RECORDED))
     real_rows = executed(models, 2 if options.quick else 3)
     figures, results = [], {}
     for title, rows in (("simulated", theory), ("real runs", real_rows)):
@@ -203,11 +202,11 @@ def real(options: Options) -> int:
     from allocgym.real_backend.activation_plan.measure import measure
 
     begun = time.time()
-    models = list(options.cases or (steps.RECORDED[:1] if options.quick else steps.RECORDED))
+    models = list(options.cases or (RECORDED[:1] if options.quick else RECORDED))
     count, repeats = (8, 2) if options.quick else (20, 5)
     figures, rows, results = [], [], {}
     for model in models:
-        data = steps.recorded(model)
+        data = recorded(model)
         n = len(data["size"])
         rng = np.random.default_rng(20)
         random = [rng.choice(3, n, p=rng.dirichlet(np.ones(3))).tolist() for _ in range(count)]

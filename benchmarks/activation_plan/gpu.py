@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from allocgym.agents.activation_plan import heuristics as plans
+from allocgym.agents.activation_plan import rule as plans
 from allocgym.benchmarks.activation_plan.activation import MARGIN, many
 from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, console, finish, show
-from allocgym.envs.activation_plan.problem import profile_from_json, timeline
+from allocgym.envs.activation_plan.profile import profile_from_json, timeline
 from allocgym.envs.core.errors import missing_extra
 
 MODEL = "gpt2-124m"

@@ -11,13 +11,15 @@ import numpy as np
 
 from allocgym.agents.memory_mapping import exact
 from allocgym.agents.memory_mapping import order as orders
-from allocgym.agents.memory_mapping.catalogue import SOLVERS, solve
+from allocgym.agents.memory_mapping.solver import SOLVERS, solve
 from allocgym.benchmarks.core.compare import as_dict, paired
 from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, finish, run_cells, show
 from allocgym.envs.core.errors import AllocgymError, unknown
 from allocgym.envs.memory_mapping.plan import saved, validate
-from allocgym.simulators.memory_mapping.backend import instances, make_scenario
+from allocgym.envs.memory_mapping.program import Device, Program
+from allocgym.simulators.memory_mapping.backend import MappingSimulator
+from allocgym.simulators.memory_mapping.program import instances
 
 SINGLE = ("drop-all", *orders.GREEDY, "learned", "ppo", "best-of")
 SEARCH = ("order-climb", "learned+climb", "tree", "cp-sat")
@@ -28,10 +30,14 @@ SLACK = 1e-6
 """Rounding allowed when a plan is held against a bound."""
 
 
+def pairs_of(scenario: str) -> tuple[tuple[Program, Device], ...]:
+    """Programs and machines of a scenario, or of a recorded file."""
+    return instances(MappingSimulator.choose(scenario, {}))
+
+
 def cell(described: dict[str, Any]) -> dict[str, Any]:
     """Solve one instance with one solver and check the plan."""
-    pairs = instances(make_scenario(described["scenario"]))
-    program, device = pairs[described["instance"]]
+    program, device = pairs_of(described["scenario"])[described["instance"]]
     if described["solver"] == "bound":
         begun = time.process_time()
         return {"bound": exact.relaxation(program, device), "seconds": time.process_time() - begun}
@@ -56,7 +62,6 @@ def subject(options: Options) -> tuple[str, dict[str, str]]:
         raise AllocgymError(f"cases: one recorded program expected, given {', '.join(traces)}")
     if not traces:
         return "test", {}
-    make_scenario(traces[0])
     try:
         digest = hashlib.sha256(Path(traces[0]).read_bytes()).hexdigest()[:16]
     except OSError as error:
@@ -71,7 +76,7 @@ def plan_cells(options: Options) -> list[dict[str, Any]]:
     place of the bundled ones.
     """
     main, extra = subject(options)
-    count = len(instances(make_scenario(main)))
+    count = len(pairs_of(main))
     every = list(range(count)) if not options.quick else list(range(0, count, 3))
     subsets = {0.1: every, 1.0: every, 10.0: every[1::5], 60.0: every[1::12]}
     budgets: tuple[float, ...] = BUDGETS[:2] if options.quick else BUDGETS
@@ -85,7 +90,7 @@ def plan_cells(options: Options) -> list[dict[str, Any]]:
     cells = []
     for scenario, which in (
         (main, every),
-        ("compute-bound", range(0, len(instances(make_scenario("compute-bound"))), 3)),
+        ("compute-bound", range(0, len(pairs_of("compute-bound")), 3)),
         ("ample", range(8)),
     ):
         for i in which:
@@ -108,10 +113,9 @@ def suite(options: Options) -> int:
     """Run the suite."""
     begun = time.time()
     cells = plan_cells(options)
-    folder = Path("runs/memory_mapping/cells")
-    found = run_cells(cells, cell, folder, processes=1)
+    found = run_cells(cells, cell, options.cells, processes=1)
     main, _ = subject(options)
-    pairs = instances(make_scenario(main))
+    pairs = pairs_of(main)
     table: dict[tuple[str, float], dict[int, list[float]]] = {}
     bounds: dict[int, float] = {}
     invalid = above = 0

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from allocgym.agents.packing import heuristics as packings
+from allocgym.agents.packing import solver as packers
+from allocgym.agents.packing.order import offsets
 from allocgym.benchmarks.core.compare import as_dict, paired
 from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, finish, run_cells, show
 from allocgym.envs.core.errors import AllocgymError, unknown
-from allocgym.envs.packing.problem import Buffers, validate
+from allocgym.envs.packing.buffer import Buffers, validate
 from allocgym.simulators.core import public_data
-from allocgym.simulators.packing import backend as instances
+from allocgym.simulators.packing.instance import INPUTS, generated, public
 
 PUBLISHED = {
     "A": 4910,
@@ -42,8 +42,8 @@ FIRST = 2**30
 def instance(described: dict[str, Any]) -> Buffers:
     """The instance of a cell."""
     if described["kind"] == "public":
-        return instances.public(described["name"])
-    return instances.generated(described["kind"], described["name"])
+        return public(described["name"])
+    return generated(described["kind"], described["name"])
 
 
 def cell(described: dict[str, Any]) -> dict[str, Any]:
@@ -53,9 +53,9 @@ def cell(described: dict[str, Any]) -> dict[str, Any]:
     if solver == "oracle":
         assert b.known is not None
         order = np.argsort(b.known, kind="stable")
-        got = packings.Packed(packings.offsets(b, order), 0.0)
+        got = packers.Packed(offsets(b, order), 0.0)
     else:
-        got = packings.solve(solver, b, limit, described["seed"])
+        got = packers.solve(solver, b, limit, described["seed"])
     if got.offsets is None:
         return {"height": None, "valid": None, "seconds": got.seconds, "status": got.status}
     try:
@@ -75,11 +75,11 @@ def plan_cells(options: Options) -> list[dict[str, Any]]:
     """Which instances are packed by whom, for how long."""
     chosen = options.agents or [*RULES, *SEARCH]
     for name in chosen:
-        if name not in packings.SOLVERS:
-            raise unknown("agent", name, list(packings.SOLVERS))
+        if name not in packers.SOLVERS:
+            raise unknown("agent", name, list(packers.SOLVERS))
     limits = {"cp-sat": EXACT, "minimalloc": EXACT}
     cells = []
-    inputs = [c for c in options.cases or instances.INPUTS]
+    inputs = [c for c in options.cases or INPUTS]
     if not public_data.available("memory/minimalloc"):
         inputs = []
     shrink = 5 if options.quick else 1
@@ -106,7 +106,7 @@ def suite(options: Options) -> int:
     """Run the suite."""
     begun = time.time()
     cells = plan_cells(options)
-    found = run_cells(cells, cell, Path("runs/memory_mapping/packing"), processes=1)
+    found = run_cells(cells, cell, options.cells, processes=1)
     table: dict[str, dict[str, dict[str, Any]]] = {}
     for c, r in zip(cells, found, strict=True):
         table.setdefault(c["kind"], {}).setdefault(str(c["name"]), {})[c["solver"]] = r

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from allocgym.agents.core import catalogue
 from allocgym.agents.core.agent import rollout
-from allocgym.agents.strategy_selection import forest as forests
-from allocgym.agents.strategy_selection import search as strategies
-from allocgym.agents.strategy_selection.heuristics import Selector
+from allocgym.agents.strategy_selection.forest import descend
+from allocgym.agents.strategy_selection.heuristics import Search
+from allocgym.agents.strategy_selection.search import search
 from allocgym.benchmarks.core.compare import as_dict, paired
 from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, finish, run_cells, show
-from allocgym.envs.core.builder import make_backend, make_problem
+from allocgym.envs.core.builder import build
 from allocgym.envs.strategy_selection.instance import FORBIDDEN, evaluate
 from allocgym.simulators.core import public_data
-from allocgym.simulators.strategy_selection.backend import public
+from allocgym.simulators.strategy_selection.network import public
 
 PUBLISHED: dict[str, tuple[float, float | None]] = {
     "B": (532_843.0, 990_205.0),
@@ -35,26 +35,25 @@ FIRST = 2**30
 def cell(described: dict[str, Any]) -> dict[str, Any]:
     """Solve a public instance, or play generated ones with one agent."""
     if described["kind"] == "generated":
-        problem: Any = make_problem("strategy-selection")
-        back = make_backend(
-            problem, "twin", scenario=described["scenario"], num_envs=described["count"]
-        )
+        back = build("strategy-selection", "twin", described["scenario"], described["count"])
         begun = time.process_time()
-        agent = Selector(problem, described["agent"], seconds=described["seconds"])
-        last = rollout(agent, back, FIRST + np.arange(described["count"]))[-1]
+        agent = catalogue.make(described["agent"], back.problem)
+        if isinstance(agent, Search):
+            agent.seconds = described["seconds"]
+        last: Any = rollout(agent, back, FIRST + np.arange(described["count"]))[-1]
         return {
-            "log10": problem.begin(last).objective.tolist(),
+            "log10": agent.memory.objective.tolist(),
             "broken": last.broken.tolist(),
             "seconds": time.process_time() - begun,
         }
     instance = public(described["instance"])
     begun = time.process_time()
     if described["solver"] == "search":
-        got = strategies.search(instance, described["seconds"], described["seed"])
+        got = search(instance, described["seconds"], described["seed"])
         choice, cost = got.choice, got.cost
         more: dict[str, Any] = {"bound": got.bound, "best": got.best, "rounds": got.rounds}
     else:
-        choice, cost, moves = forests.descend(instance, described["seconds"], described["seed"])
+        choice, cost, moves = descend(instance, described["seconds"], described["seed"])
         more = {"rounds": moves}
     feasible = False
     if choice is not None:
@@ -101,7 +100,7 @@ def suite(options: Options) -> int:
     """Run the suite."""
     begun = time.time()
     cells = plan_cells(options)
-    found = run_cells(cells, cell, Path("runs/memory_mapping/strategy"), processes=1)
+    found = run_cells(cells, cell, options.cells, processes=1)
     public_rows, figures = [], []
     results: dict[str, Any] = {"cells": []}
     generated: dict[str, dict[str, dict[str, Any]]] = {}

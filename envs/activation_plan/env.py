@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from allocgym.envs.core.builder import make_backend, make_problem
-from allocgym.envs.core.masked import MaskedEnv, MaskedVectorEnv
+from allocgym.envs.core.environment import AllocationEnv, AllocationVectorEnv
 
 
-class ActivationPlanEnv(MaskedEnv):
+class ActivationPlanEnv(AllocationEnv):
     """Decide for each activation group whether it is kept, recomputed or offloaded.
 
     ## Description
@@ -49,33 +46,10 @@ class ActivationPlanEnv(MaskedEnv):
     `torch/_functorch/partitioners.py`).
     """  # noqa: E501
 
-    def __init__(
-        self,
-        scenario: str = "gpt-gpu",
-        backend: str = "simpy",
-        n_max: int = 32,
-        illegal: str = "refuse",
-        render_mode: str | None = None,
-        **arguments: Any,
-    ) -> None:
-        problem = make_problem("activation-plan", n_max=n_max, illegal=illegal)
-        made = make_backend(problem, backend, scenario=scenario, num_envs=1, **arguments)
-        super().__init__(problem, made, render_mode)
+    problem_id = "activation-plan"
 
 
-class ActivationPlanVectorEnv(MaskedVectorEnv):
+class ActivationPlanVectorEnv(AllocationVectorEnv):
     """Many `ActivationPlanEnv` at once on the twin; same arguments, plus ``autoreset_mode``."""
 
-    def __init__(
-        self,
-        num_envs: int = 1,
-        scenario: str = "gpt-gpu",
-        backend: str = "twin",
-        n_max: int = 32,
-        illegal: str = "refuse",
-        autoreset_mode: str = "same_step",
-        **arguments: Any,
-    ) -> None:
-        problem = make_problem("activation-plan", n_max=n_max, illegal=illegal)
-        made = make_backend(problem, backend, scenario=scenario, num_envs=num_envs, **arguments)
-        super().__init__(problem, made, autoreset_mode)
+    problem_id = "activation-plan"

@@ -1,18 +1,17 @@
-"""The rules of `placer`, played for a batch of programs at once in NumPy."""
+"""Games of a batch of programs as arrays: what is known of them, and where they stand."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections import namedtuple
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from allocgym.envs.core.record import Record
-from allocgym.envs.memory_mapping.plan import COPY, DROP, STAY
-from allocgym.envs.memory_mapping.program import PAGES, Device, Op, Program, Tensor
-
-ONE = np.uint64(1)
-FULL = np.uint64(2**PAGES - 1)
+from allocgym.envs.memory_mapping import rule
+from allocgym.envs.memory_mapping.program import Device, Op, Program, Tensor
 
 
 @dataclasses.dataclass(eq=False)
@@ -83,15 +82,13 @@ class Board(Record):
     seconds: np.ndarray
 
 
-@dataclasses.dataclass
-class Options:
-    """What each action would do for one segment of every row; the last axis of ``gain`` is actions."""
+_Instance = namedtuple("_Instance", [f.name for f in dataclasses.fields(MappingInstance)])
+_Board = namedtuple("_Board", [f.name for f in dataclasses.fields(Board)])
 
-    legal: np.ndarray
-    gain: np.ndarray
-    starts: np.ndarray
-    offsets: np.ndarray
-    extra: list[np.ndarray]
+
+def arrays(inst: MappingInstance, board: Board) -> tuple[Any, Any]:
+    """Arrays of both as `rule`'s kernels take them."""
+    return _Instance(*vars(inst).values()), _Board(*vars(board).values())
 
 
 def pack(
@@ -166,13 +163,6 @@ def start(inst: MappingInstance) -> Board:
     )
 
 
-def op_seconds(inst: MappingInstance, slow: np.ndarray, fast: np.ndarray) -> np.ndarray:
-    """``(batch, T)`` seconds; ``slow`` with the copies."""
-    out = slow / inst.slow_rate[:, None]
-    out += fast / inst.fast_rate[:, None]
-    return np.maximum(inst.comp, out, out=out)
-
-
 def price_many(
     inst: MappingInstance, moved: np.ndarray, born: np.ndarray, copied: np.ndarray
 ) -> np.ndarray:
@@ -195,190 +185,38 @@ def price_many(
         (rows + np.maximum(inst.born, 0)).ravel(), (inst.size * born).ravel(), minlength=batch * t
     )
     fast = fast.reshape(batch, t)
-    total: np.ndarray = op_seconds(inst, inst.base + copied - fast, fast).sum(1)
+    bus = inst.base + copied - fast
+    rates = inst.slow_rate[:, None], inst.fast_rate[:, None]
+    total: np.ndarray = rule.op_seconds(inst.comp, bus, fast, *rates).sum(1)
     return total
 
 
-def _fit(used: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """First offset at which ``size`` granules in a row are free, -1 where there is none."""
-    free = ~used
-    have = np.ones(len(size), np.int64)
-    for _ in range(6):
-        step = np.minimum(have, np.maximum(size - have, 0))
-        free = free & (free >> step.astype(np.uint64))
-        have += step
-    low = free & (~free + ONE)
-    found = np.bitwise_count(low - ONE).astype(np.int64)
-    return np.where((free == 0) | (size > PAGES), -1, found)
+def look(inst: MappingInstance, board: Board, segment: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Say what drop, stay and copy would do to one segment per row.
+
+    Args:
+        inst: programs.
+        board: state of the games.
+        segment: ``(batch,)`` indices.
+
+    Returns:
+        ``(batch, 3)`` bool, which are legal, and ``(batch, 3)`` seconds each saves.
+    """
+    legal, gain = np.empty((len(segment), 3), bool), np.empty((len(segment), 3))
+    rule.look_many(*arrays(inst, board), segment, legal, gain)
+    return legal, gain
 
 
-def _fit_long(now: np.ndarray, rest: np.ndarray, size: np.ndarray) -> np.ndarray:
-    whole = _fit(now | rest, size)
-    return np.where(whole >= 0, whole, _fit(now, size))
-
-
-def _mask(offset: np.ndarray, size: np.ndarray) -> np.ndarray:
-    block = FULL >> (PAGES - np.clip(size, 1, PAGES)).astype(np.uint64)
-    return block << np.maximum(offset, 0).astype(np.uint64)
-
-
-def _used(taken: np.ndarray, window: np.ndarray) -> np.ndarray:
-    return np.bitwise_or.reduce(np.where(window, taken, np.uint64(0)), axis=1)
-
-
-def _spread(idle: np.ndarray, window: np.ndarray, last: np.ndarray, size: np.ndarray) -> np.ndarray:
-    room = np.where(window, idle, 0)
-    behind = room[:, ::-1].cumsum(1)[:, ::-1]
-    parts = np.clip(size[:, None] - (behind - room), 0, room)
-    rows = np.arange(len(size))
-    parts[rows, last] += np.maximum(size - behind[:, 0], 0)
-    return parts
-
-
-def options(inst: MappingInstance, board: Board, segment: np.ndarray) -> Options:
-    """What drop, stay and copy would do to ``segment`` (one index per row)."""
-    batch, t = inst.comp.shape
-    rows = np.arange(batch)
-    x = inst.tensor[rows, segment]
-    since, use = inst.since[rows, segment], inst.use[rows, segment]
-    first, born = inst.first[rows, segment], inst.born[rows, x]
-    size, pages = inst.size[rows, x], inst.pages[rows, x]
-    ops = np.arange(t)[None]
-    upto = ops <= use[:, None]
-    after = ops > since[:, None]
-    bus = board.slow + board.copied
-    before = op_seconds(inst, bus, board.fast)
-    room = (inst.comp - board.fast / inst.fast_rate[:, None]) * inst.slow_rate[:, None]
-    idle = np.maximum(np.floor(room).astype(np.int64) - bus, 0)
-    legal = np.zeros((batch, 3), bool)
-    gain = np.zeros((batch, 3))
-    starts, offsets = np.full((batch, 3), -1), np.full((batch, 3), -1)
-    # Written back where it leaves fast memory, or (outputs) while it is there for the first time.
-    owed = board.owed[rows, x]
-    lived = ops > born[:, None]
-    nothing = np.zeros((batch, t), np.int64)
-    leave = nothing
-    if owed.any():
-        parts = _spread(idle, lived & ~after, np.maximum(since, 0), size)
-        leave = np.where(owed[:, None], parts, 0)
-    fresh = first & (since >= 0)
-    keep = nothing
-    outputs = fresh & inst.output[rows, x]
-    if outputs.any():
-        parts = _spread(idle, after & upto, use, size)
-        keep = np.where(outputs[:, None], parts, 0)
-    fetch = _spread(idle, after & (ops < use[:, None]), np.maximum(use - 1, 0), size)
-    fetch_start = (fetch > 0).argmax(1)
-    here = (board.offset[rows, x] >= 0) & (board.end[rows, x] == since) & ~first
-    life = (ops <= inst.last[rows, x][:, None]) & ~upto
-    rest = _used(board.taken, life)
-    now = _used(board.taken, (ops >= since[:, None]) & upto)
-    placed = _fit_long(now, rest, pages)
-    same = board.offset[rows, x]
-    free = (_used(board.taken, after & upto) & _mask(same, pages)) == 0
-    legal[:, DROP] = True
-    legal[:, STAY] = np.where(fresh, placed >= 0, here & free)
-    offsets[:, STAY] = np.where(fresh, placed, same)
-    starts[:, STAY] = np.where(fresh, since, since + 1)
-    now = _used(board.taken, (ops >= fetch_start[:, None]) & upto)
-    offsets[:, COPY] = _fit_long(now, rest, pages)
-    starts[:, COPY] = fetch_start
-    legal[:, COPY] = (use - since >= 2) & (offsets[:, COPY] >= 0)
-    extra = [leave, keep, fetch + leave]
-    shift = np.zeros((batch, t), np.int64)
-    for action in (DROP, STAY, COPY):
-        if action:
-            shift[rows, use] = size
-        if action == STAY:
-            shift[rows[fresh], since[fresh]] = size[fresh]
-        elif action == COPY:
-            shift[rows[fresh], since[fresh]] = 0
-        if action == DROP and not owed.any():
-            continue
-        then = op_seconds(inst, bus - shift + extra[action], board.fast + shift)
-        gain[:, action] = (before - then).sum(1)
-    legal[segment >= inst.count] = (True, False, False)
-    return Options(legal, gain, starts, offsets, extra)
-
-
-def apply(
-    inst: MappingInstance,
-    board: Board,
-    segment: np.ndarray,
-    action: np.ndarray,
-    on: np.ndarray,
-    found: Options | None = None,
+def play(
+    inst: MappingInstance, board: Board, segment: np.ndarray, action: np.ndarray, on: np.ndarray
 ) -> None:
     """Play ``action`` on ``segment`` in the rows of ``on``, in place; what is not legal is a drop."""
-    o = found or options(inst, board, segment)
-    rows = np.arange(len(segment))
-    on = on & (segment < inst.count)
-    legal = o.legal[rows, action]
-    action = np.where(legal, action, DROP)
-    board.legal = np.where(on, legal, board.legal)
-    x = inst.tensor[rows, segment]
-    since, use = inst.since[rows, segment], inst.use[rows, segment]
-    fresh = inst.first[rows, segment] & (since >= 0)
-    size = inst.size[rows, x]
-    extra = np.where(
-        (action == STAY)[:, None],
-        o.extra[STAY],
-        np.where((action == COPY)[:, None], o.extra[COPY], o.extra[DROP]),
-    )
-    board.copied += np.where(on[:, None], extra, 0)
-    born = on & (action == STAY) & fresh
-    into = on & (action != DROP)
-    for who, when in ((into, use), (born, since)):
-        r, c = rows[who], when[who]
-        board.slow[r, c] -= size[who]
-        board.fast[r, c] += size[who]
-    ops = np.arange(inst.comp.shape[1])[None]
-    offset, begin = o.offsets[rows, action], o.starts[rows, action]
-    area = (ops >= begin[:, None]) & (ops <= use[:, None]) & into[:, None]
-    mask = _mask(offset, inst.pages[rows, x])
-    board.taken |= np.where(area, mask[:, None], np.uint64(0))
-    r, c = rows[on], x[on]
-    board.offset[r, c] = np.where(into, offset, -1)[on]
-    board.end[r, c] = use[on]
-    board.owed[r, c] = np.where(
-        action == STAY, np.where(fresh, ~inst.output[rows, x], board.owed[rows, x]), False
-    )[on]
-    board.acted[r, segment[on]] = action[on]
-    board.seconds = board.seconds - np.where(on, o.gain[rows, action], 0)
+    rule.play_many(*arrays(inst, board), segment, action, on)
 
 
 def place(inst: MappingInstance, board: Board, tensor: np.ndarray, on: np.ndarray) -> None:
     """Place all segments of one tensor per row greedily, in place (a step of the order game)."""
-    rows = np.arange(len(tensor))
-    segment = inst.head[rows, tensor]
-    on = on & (segment >= 0)
-    while on.any():
-        at = np.maximum(segment, 0)
-        o = options(inst, board, at)
-        following = np.where(on, inst.following[rows, at], -1)
-        ahead = potential(inst, board, np.maximum(following, 0))
-        ahead = np.where(following >= 0, ahead, 0.0)
-        score = np.where(o.legal, o.gain, -np.inf)
-        score[:, STAY:] += ahead[:, None]
-        score[:, DROP] += 1e-12 * inst.all_slow
-        apply(inst, board, at, score.argmax(1), on, o)
-        segment = following
-        on = on & (segment >= 0)
-
-
-def potential(inst: MappingInstance, board: Board, segment: np.ndarray) -> np.ndarray:
-    """``(batch,)`` seconds the use alone would save, were the operand in fast memory."""
-    rows = np.arange(len(segment))
-    use = inst.use[rows, segment]
-    size = inst.size[rows, inst.tensor[rows, segment]]
-    comp = inst.comp[rows, use]
-    bus = board.slow[rows, use] + board.copied[rows, use]
-    fast = board.fast[rows, use]
-    before = np.maximum(comp, bus / inst.slow_rate + fast / inst.fast_rate)
-    gain: np.ndarray = before - np.maximum(
-        comp, (bus - size) / inst.slow_rate + (fast + size) / inst.fast_rate
-    )
-    return gain
+    rule.place_many(*arrays(inst, board), tensor[:, None], on)
 
 
 def unpack(inst: MappingInstance, row: int) -> tuple[Program, Device]:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from allocgym.envs.core.builder import make_backend, make_problem
-from allocgym.envs.core.masked import MaskedEnv, MaskedVectorEnv
+from allocgym.envs.core.environment import AllocationEnv, AllocationVectorEnv
 
 
-class MemoryMappingEnv(MaskedEnv):
+class MemoryMappingEnv(AllocationEnv):
     """Decide for each use of a tensor whether it reads fast or slow memory.
 
     ## Description
@@ -54,35 +51,10 @@ class MemoryMappingEnv(MaskedEnv):
     (openxla/xla, `cost_analysis.cc`, `prefetch_interval_picker.cc`).
     """  # noqa: E501
 
-    def __init__(
-        self,
-        scenario: str = "train",
-        backend: str = "simpy",
-        order: bool = False,
-        n_max: int | None = None,
-        illegal: str = "refuse",
-        render_mode: str | None = None,
-        **arguments: Any,
-    ) -> None:
-        problem = make_problem("memory-mapping", order=order, n_max=n_max, illegal=illegal)
-        made = make_backend(problem, backend, scenario=scenario, num_envs=1, **arguments)
-        super().__init__(problem, made, render_mode)
+    problem_id = "memory-mapping"
 
 
-class MemoryMappingVectorEnv(MaskedVectorEnv):
+class MemoryMappingVectorEnv(AllocationVectorEnv):
     """Many `MemoryMappingEnv` at once on the twin; same arguments, plus ``autoreset_mode``."""
 
-    def __init__(
-        self,
-        num_envs: int = 1,
-        scenario: str = "train",
-        backend: str = "twin",
-        order: bool = False,
-        n_max: int | None = None,
-        illegal: str = "refuse",
-        autoreset_mode: str = "same_step",
-        **arguments: Any,
-    ) -> None:
-        problem = make_problem("memory-mapping", order=order, n_max=n_max, illegal=illegal)
-        made = make_backend(problem, backend, scenario=scenario, num_envs=num_envs, **arguments)
-        super().__init__(problem, made, autoreset_mode)
+    problem_id = "memory-mapping"

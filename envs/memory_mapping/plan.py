@@ -73,27 +73,30 @@ class Plan:
             raise AllocgymError(f"plan: not a plan ({error})") from error
 
 
+def traffic(program: Program, plan: Plan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """``(ops,)`` int64 bytes of each op: operands in slow and in fast memory, and copied meanwhile."""
+    slow = program.traffic.copy()
+    fast, copied = np.zeros_like(slow), np.zeros_like(slow)
+    for r in plan.residences:
+        x = program.tensors[r.tensor]
+        for t in list(r.uses) if r.traffic is not None else [x.born, *r.uses]:
+            slow[t] -= x.size
+            fast[t] += x.size
+    fetched = [r.traffic for r in plan.residences if r.traffic is not None]
+    for parts in [*fetched, *plan.evictions.values()]:
+        for t, size in parts.items():
+            copied[t] += size
+    return slow, fast, copied
+
+
 def op_times(program: Program, device: Device, plan: Plan) -> np.ndarray:
     """Seconds of each op: ``max(comp, (slow + copy) / Bs + fast / Bf)``, bytes counted exactly.
 
     The form conserves the slow memory's bandwidth: a copy is hidden only in what the op leaves idle.
     Operand placement follows XLA's memory-space assignment (openxla/xla, cost_analysis.cc).
     """
-    slow = program.traffic.copy()
-    fast = np.zeros_like(slow)
-    copy = np.zeros_like(slow)
-    for r in plan.residences:
-        x = program.tensors[r.tensor]
-        moved = list(r.uses) if r.traffic is not None else [x.born, *r.uses]
-        for t in moved:
-            slow[t] -= x.size
-            fast[t] += x.size
-        for t, size in (r.traffic or {}).items():
-            copy[t] += size
-    for parts in plan.evictions.values():
-        for t, size in parts.items():
-            copy[t] += size
-    return np.maximum(program.compute(device), (slow + copy) / device.slow + fast / device.fast)
+    slow, fast, copied = traffic(program, plan)
+    return np.maximum(program.compute(device), (slow + copied) / device.slow + fast / device.fast)
 
 
 def price(program: Program, device: Device, plan: Plan) -> float:

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from gymnasium import spaces
 
-from allocgym.envs.core.contracts import Decision, Outcome, Problem
-from allocgym.envs.core.errors import AllocgymError, unknown
+from allocgym.envs.core.choice import Choice, ChoiceProblem
+from allocgym.envs.core.contracts import Outcome
 from allocgym.envs.core.record import Record, nested
 from allocgym.envs.memory_mapping import board as boards
 from allocgym.envs.memory_mapping.board import Board, MappingInstance
 from allocgym.envs.memory_mapping.plan import ACTIONS
 from allocgym.envs.memory_mapping.program import PAGES
+from allocgym.envs.memory_mapping.rule import op_seconds
 
 WINDOW = 16
 """Ops that the profile of fast memory shows, from the event before the current use on."""
@@ -36,18 +36,6 @@ FEATURES = (
 
 
 @dataclasses.dataclass(eq=False)
-class Choice(Decision):
-    """One decision per row.
-
-    Attributes:
-        pick: ``(batch,)`` int64: 0 drop, 1 stay, 2 copy; in the order game a tensor's index. -1 where
-            the episode is over already (others of the batch go on).
-    """
-
-    pick: np.ndarray
-
-
-@dataclasses.dataclass(eq=False)
 class MappingOutcome(Outcome):
     """The board after the last choice.
 
@@ -59,7 +47,7 @@ class MappingOutcome(Outcome):
 
     instance: MappingInstance = nested(MappingInstance)
     board: Board = nested(Board)
-    step: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
+    step: np.ndarray
 
     @property
     def saved(self) -> np.ndarray:
@@ -89,51 +77,46 @@ class MappingMemory(Record):
 
     instance: MappingInstance = nested(MappingInstance)
     board: Board = nested(Board)
-    step: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
-    objective: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
-    legal: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 3), bool))
-    gain: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 3)))
-    done: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, bool))
+    step: np.ndarray
+    objective: np.ndarray
+    legal: np.ndarray
+    gain: np.ndarray
+    done: np.ndarray
 
 
-class MemoryMapping(Problem[MappingOutcome, MappingMemory, Choice]):
+class MemoryMapping(ChoiceProblem[MappingOutcome, MappingMemory]):
     """See `MemoryMappingEnv`.
 
     Args:
         order: choose the next tensor instead of deciding segments in program order.
-        n_max: rows: segments looked ahead (default 8), or tensors in the order game (default 256).
-        illegal: ``"refuse"`` (an error) or ``"drop"`` (an illegal action is a drop; in the order
-            game the first tensor left).
+        n_max: rows: segments looked ahead (default 8), or tensors in the order game (default
+            ``tensors``).
+        strict: an illegal action raises; otherwise it is a drop (in the order game the first tensor
+            left).
+        tensors: what ``n_max`` is in the order game where it is not given.
     """
 
     id: ClassVar[str] = "memory-mapping"
     outcome_type = MappingOutcome
     decision_type = Choice
     features = FEATURES
+    context = 4 + 2 * WINDOW
+    higher_is_better = True
     traces: ClassVar[Mapping[str, str]] = {
         "saved": "time saved so far (% of all-slow)",
         "used": "fast memory taken (mean %)",
     }
 
     def __init__(
-        self, order: bool = False, n_max: int | None = None, illegal: str = "refuse"
+        self,
+        order: bool = False,
+        n_max: int | None = None,
+        strict: bool = False,
+        tensors: int = 256,
     ) -> None:
-        if illegal not in ("refuse", "drop"):
-            raise unknown("illegal", illegal, ("refuse", "drop"))
-        self.order, self.illegal = order, illegal
-        self.n_max = n_max if n_max is not None else (256 if order else 8)
-        if not 1 <= self.n_max <= 4096:
-            raise AllocgymError(f"n_max: 1 to 4096 expected, given {self.n_max}")
-        self.choices = self.n_max if order else 3
-        self.action_space = spaces.Discrete(self.choices)
-        self.observation_space = spaces.Dict(
-            {
-                "claimants": spaces.Box(-10, 10, (self.n_max, len(FEATURES)), np.float32),
-                "context": spaces.Box(-10, 10, (4 + 2 * WINDOW,), np.float32),
-                "present": spaces.MultiBinary(self.n_max),
-                "action_mask": spaces.MultiBinary(self.choices),
-            }
-        )
+        self.order = order
+        rows = n_max if n_max is not None else (tensors if order else 8)
+        super().__init__(rows, strict, None if order else 3)
 
     def begin(self, outcome: MappingOutcome) -> MappingMemory:
         """See `Problem.begin`."""
@@ -142,19 +125,14 @@ class MemoryMapping(Problem[MappingOutcome, MappingMemory, Choice]):
         if self.order:
             legal, gain = np.zeros((batch, 3), bool), np.zeros((batch, 3))
         else:
-            o = boards.options(inst, board, np.minimum(outcome.step, inst.count - 1))
-            legal, gain = o.legal, o.gain
+            legal, gain = boards.look(inst, board, np.minimum(outcome.step, inst.count - 1))
         saved = 1 - board.seconds / inst.all_slow
         return MappingMemory(inst, board, outcome.step, saved, legal, gain, outcome.done)
 
-    def update(self, memory: MappingMemory, outcome: MappingOutcome) -> MappingMemory:
-        """See `Problem.update`."""
-        return self.begin(outcome)
-
-    def masks(self, memory: MappingMemory) -> np.ndarray:
-        """``(batch, choices)`` bool, the legal actions; one where the episode is over."""
+    def legal(self, memory: MappingMemory) -> np.ndarray:
+        """See `ChoiceProblem.legal`: drop, stay and copy, or the tensors left."""
         if not self.order:
-            return memory.legal
+            return memory.legal.copy()
         inst, board = memory.instance, memory.board
         left = np.zeros((len(memory.step), self.n_max), bool)
         n = min(self.n_max, inst.head.shape[1])
@@ -164,13 +142,17 @@ class MemoryMapping(Problem[MappingOutcome, MappingMemory, Choice]):
         left[memory.done, 0] = True
         return left
 
+    def refusal(self, pick: int, row: int, memory: MappingMemory) -> str:
+        """See `ChoiceProblem.refusal`."""
+        return f"{pick} is not legal in environment {row} (ask action_masks())"
+
     def _segments(self, memory: MappingMemory) -> tuple[np.ndarray, np.ndarray]:
         inst = memory.instance
         if self.order:
             n = min(self.n_max, inst.head.shape[1])
             ids = np.full((len(memory.step), self.n_max), -1)
             ids[:, :n] = inst.head[:, :n]
-            live = self.masks(memory) & (ids >= 0)
+            live = self.legal(memory) & (ids >= 0)
             return np.maximum(ids, 0), live
         ids = memory.step[:, None] + np.arange(self.n_max)[None]
         live = ids < inst.count[:, None]
@@ -186,11 +168,9 @@ class MemoryMapping(Problem[MappingOutcome, MappingMemory, Choice]):
         size, pages = take(inst.size, x, 1), take(inst.pages, x, 1)
         rate, quick = inst.slow_rate[:, None], inst.fast_rate[:, None]
         bus = board.slow + board.copied
-        comp = take(inst.comp, use, 1)
-        now = np.maximum(comp, take(bus, use, 1) / rate + take(board.fast, use, 1) / quick)
-        then = np.maximum(
-            comp, (take(bus, use, 1) - size) / rate + (take(board.fast, use, 1) + size) / quick
-        )
+        comp, load, fast = take(inst.comp, use, 1), take(bus, use, 1), take(board.fast, use, 1)
+        now = op_seconds(comp, load, fast, rate, quick)
+        then = op_seconds(comp, load - size, fast + size, rate, quick)
         idle = np.maximum((inst.comp - board.fast / quick) * rate - bus, 0)
         behind = np.concatenate([np.zeros((batch, 1)), idle.cumsum(1)], 1)
         room = take(behind, use, 1) - take(behind, since + 1, 1)
@@ -208,8 +188,7 @@ class MemoryMapping(Problem[MappingOutcome, MappingMemory, Choice]):
         if not self.order:
             rows[:, 0, 8:10] = memory.legal[:, 1:]
             rows[:, 0, 10:12] = np.clip(memory.gain[:, 1:] / mean, -10, 10)
-        rows[~live] = 0
-        context = np.zeros((batch, 4 + 2 * WINDOW), np.float32)
+        context = np.zeros((batch, self.context), np.float32)
         total = inst.tensors if self.order else inst.count
         context[:, 0] = memory.step / total
         context[:, 1] = memory.objective
@@ -219,55 +198,22 @@ class MemoryMapping(Problem[MappingOutcome, MappingMemory, Choice]):
         spots = np.minimum(begin[:, None] + np.arange(WINDOW)[None], t - 1)
         context[:, 4 : 4 + WINDOW] = 1 - np.bitwise_count(take(board.taken, spots, 1)) / PAGES
         context[:, 4 + WINDOW :] = np.minimum(take(idle, spots, 1) / rate / (mean + 1e-30), 10)
-        return {
-            "claimants": rows,
-            "context": context,
-            "present": live.astype(np.int8),
-            "action_mask": self.masks(memory).astype(np.int8),
-        }
-
-    def decode(self, action: np.ndarray, memory: MappingMemory) -> Choice:
-        """See `Problem.decode`; an illegal action is refused, or a drop (``illegal="drop"``)."""
-        pick = self.check_action(action, len(memory.step)).astype(np.int64)
-        if ((pick < 0) | (pick >= self.choices)).any():
-            raise AllocgymError(f"action: 0 to {self.choices - 1} expected, given {pick}")
-        choice = Choice(pick)
-        if self.illegal == "drop":
-            masks = self.masks(memory)
-            legal = masks[np.arange(len(pick)), pick]
-            return choice if legal.all() else Choice(np.where(legal, pick, masks.argmax(1)))
-        self.check(choice, memory)
-        return choice
-
-    def action_of(self, decision: Choice, memory: MappingMemory) -> np.ndarray:
-        """See `Problem.action_of`."""
-        return decision.pick
-
-    def cost(self, decision: Choice) -> np.ndarray:
-        """One decision (none for -1); bytes are a capacity that the rules keep, not a budget."""
-        return (decision.pick >= 0).astype(np.int64)
+        return self.observation(rows, context, live, memory)
 
     def reward(self, before: MappingMemory, after: MappingMemory) -> dict[str, np.ndarray]:
         """The fraction of the all-slow time saved by this choice; the return is the final fraction."""
         return {"saved": after.objective - before.objective}
 
-    def check(self, decision: Choice, memory: MappingMemory) -> None:
-        """See `Problem.check`."""
-        pick = decision.pick
-        legal = self.masks(memory)[np.arange(len(pick)), pick] & (pick >= 0) | memory.done
-        if not legal.all():
-            row = int(np.argmin(legal))
-            raise AllocgymError(
-                f"action: {int(pick[row])} is not legal in environment {row} "
-                f"(ask action_masks(), or make the environment with illegal='drop')"
-            )
+    def scores(self, memory: MappingMemory) -> dict[str, np.ndarray]:
+        """See `Problem.scores`: time saved over the all-slow time."""
+        return {"saved (%)": 100 * memory.objective}
 
     def tabulate(self, decision: Choice, names: Sequence[str]) -> dict[str, Any]:
         """See `Problem.tabulate`."""
-        return {
-            "choice": f"tensor {decision.pick[0]}" if self.order else ACTIONS[int(decision.pick[0])]
-        }
+        pick = int(decision.pick[0])
+        return {"choice": f"tensor {pick}" if self.order else ACTIONS[pick]}
 
-    def describe(self, memory: MappingMemory) -> dict[str, Any]:
-        """Numbers for a status line."""
-        return {"step": int(memory.step[0]), "saved": float(memory.objective[0])}
+    def status(self, decision: Choice, outcome: MappingOutcome, names: Sequence[str]) -> str:
+        """See `Problem.status`: what was chosen, and what is saved so far."""
+        chosen = self.tabulate(decision, names)["choice"]
+        return f"{chosen}, {int(outcome.step[0])} decided, {outcome.saved[0]:.2f} % saved"

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from allocgym.envs.core.builder import make_backend, make_problem
-from allocgym.envs.core.masked import MaskedEnv, MaskedVectorEnv
+from allocgym.envs.core.environment import AllocationEnv, AllocationVectorEnv
 
 
-class PackingEnv(MaskedEnv):
+class PackingEnv(AllocationEnv):
     """Choose the order in which buffers are placed in a memory of fixed size.
 
     ## Description
@@ -50,33 +47,10 @@ class PackingEnv(MaskedEnv):
     MiniMalloc (Moffitt, ASPLOS 2023); TelaMalloc (Maas et al., ASPLOS 2023).
     """  # noqa: E501
 
-    def __init__(
-        self,
-        scenario: str = "tight",
-        backend: str = "twin",
-        n_max: int = 64,
-        illegal: str = "refuse",
-        render_mode: str | None = None,
-        **arguments: Any,
-    ) -> None:
-        problem = make_problem("packing", n_max=n_max, illegal=illegal)
-        made = make_backend(problem, backend, scenario=scenario, num_envs=1, **arguments)
-        super().__init__(problem, made, render_mode)
+    problem_id = "packing"
 
 
-class PackingVectorEnv(MaskedVectorEnv):
+class PackingVectorEnv(AllocationVectorEnv):
     """Many `PackingEnv` at once; same arguments, plus ``autoreset_mode``."""
 
-    def __init__(
-        self,
-        num_envs: int = 1,
-        scenario: str = "tight",
-        backend: str = "twin",
-        n_max: int = 64,
-        illegal: str = "refuse",
-        autoreset_mode: str = "same_step",
-        **arguments: Any,
-    ) -> None:
-        problem = make_problem("packing", n_max=n_max, illegal=illegal)
-        made = make_backend(problem, backend, scenario=scenario, num_envs=num_envs, **arguments)
-        super().__init__(problem, made, autoreset_mode)
+    problem_id = "packing"

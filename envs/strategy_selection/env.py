@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from allocgym.envs.core.builder import make_backend, make_problem
-from allocgym.envs.core.masked import MaskedEnv, MaskedVectorEnv
+from allocgym.envs.core.environment import AllocationEnv, AllocationVectorEnv
 
 
-class StrategySelectionEnv(MaskedEnv):
+class StrategySelectionEnv(AllocationEnv):
     """Choose how each operator of a program is sharded, within a memory limit.
 
     ## Description
@@ -51,33 +48,10 @@ class StrategySelectionEnv(MaskedEnv):
     ASPLOS/EuroSys 2025 contest on intra-operator parallelism (google/iopddl); Alpa (arXiv 2201.12023).
     """  # noqa: E501
 
-    def __init__(
-        self,
-        scenario: str = "train",
-        backend: str = "twin",
-        n_max: int = 48,
-        illegal: str = "refuse",
-        render_mode: str | None = None,
-        **arguments: Any,
-    ) -> None:
-        problem = make_problem("strategy-selection", n_max=n_max, illegal=illegal)
-        made = make_backend(problem, backend, scenario=scenario, num_envs=1, **arguments)
-        super().__init__(problem, made, render_mode)
+    problem_id = "strategy-selection"
 
 
-class StrategySelectionVectorEnv(MaskedVectorEnv):
+class StrategySelectionVectorEnv(AllocationVectorEnv):
     """Many `StrategySelectionEnv` at once; same arguments, plus ``autoreset_mode``."""
 
-    def __init__(
-        self,
-        num_envs: int = 1,
-        scenario: str = "train",
-        backend: str = "twin",
-        n_max: int = 48,
-        illegal: str = "refuse",
-        autoreset_mode: str = "same_step",
-        **arguments: Any,
-    ) -> None:
-        problem = make_problem("strategy-selection", n_max=n_max, illegal=illegal)
-        made = make_backend(problem, backend, scenario=scenario, num_envs=num_envs, **arguments)
-        super().__init__(problem, made, autoreset_mode)
+    problem_id = "strategy-selection"

@@ -3,73 +3,50 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from allocgym.envs.activation_plan.problem import (
-    ActivationOutcome,
-    ActivationPlan,
-    GroupChoice,
-    profile_from_json,
-    timeline,
-)
+from allocgym.envs.activation_plan.problem import ActivationOutcome, ActivationPlan
+from allocgym.envs.activation_plan.profile import profile_from_json, timeline
+from allocgym.envs.core.choice import Choice
 from allocgym.envs.core.contracts import Backend, Spec
 from allocgym.envs.core.errors import AllocgymError
 from allocgym.real_backend.activation_plan import calibration
-from allocgym.real_backend.activation_plan.measure import MODELS, measure
+from allocgym.real_backend.activation_plan.measure import measure
+from allocgym.real_backend.activation_plan.scenario import PlanScenario, table
+from allocgym.real_backend.core.shape import MODELS
 
 
-class TorchPlan(Backend[ActivationOutcome, GroupChoice]):
+class TorchPlan(Backend[ActivationOutcome, Choice]):
     """Runs a training step of a small GPT under the plan once every group is decided.
 
-    Until then nothing has been measured: outcomes are predictions, ``valid`` is False. The last
-    outcome holds the measured peak and seconds. Gradients that differ from keep-all's raise.
+    Until then outcomes are predictions, and not ``measured``. The last outcome holds the measured peak
+    and seconds; it is not ``valid`` where the measurement failed. Gradients that differ from keep-all's
+    raise.
 
     Args:
         problem: `ActivationPlan`.
-        scenario: a model of `MODELS`.
-        num_envs: 1.
-        budget: 0 (everything recomputed) to 1 (everything kept).
-        profile: JSON file of an earlier calibration; without it, pilots are run first.
-        device: ``"cpu"`` or ``"cuda"`` (the CUDA path has not been run).
-        repeats: steps measured.
-        rate: bytes a second of the slow tier on CPU.
+        scenario: model, device, budget.
     """
 
-    def __init__(
-        self,
-        problem: ActivationPlan,
-        scenario: str = "gpt-narrow",
-        num_envs: int = 1,
-        budget: float = 0.5,
-        profile: str | None = None,
-        device: str = "cpu",
-        repeats: int = 3,
-        rate: float = 2e9,
-    ) -> None:
-        if num_envs != 1:
-            raise AllocgymError(f"num_envs: 1 expected on a real machine, given {num_envs}")
-        if not 0 <= budget <= 1:
-            raise AllocgymError(f"budget: 0 to 1 expected, given {budget}")
-        self.model = "gpt-narrow" if scenario in ("recorded", "gpt-gpu") else scenario
-        if self.model not in MODELS:
-            raise AllocgymError(
-                f"scenario: one of {', '.join(MODELS)} expected, given {scenario!r}"
-            )
-        self.device, self.repeats, self.rate = device, repeats, rate
-        if profile is None:
-            data = calibration.calibrate(self.model, repeats, rate, device)
-        else:
-            data = json.loads(Path(profile).read_text())
-        self.fitted: dict[str, Any] = data
-        self.groups = len(data["size"])
-        self._profile = profile_from_json(data, problem.n_max, budget)
+    scenarios: ClassVar[Mapping[str, PlanScenario]] = table()
+    batched = False
+
+    def __init__(self, problem: ActivationPlan, scenario: PlanScenario) -> None:
+        self.scenario = scenario
+        groups = 2 * MODELS[scenario.name]["layers"]
+        if groups > problem.n_max:
+            raise AllocgymError(f"n_max: {groups} groups, {problem.n_max} rows; raise n_max")
+        self.fitted = _profile(scenario)
+        self.groups = len(self.fitted["size"])
+        self._profile = profile_from_json(self.fitted, problem.n_max, scenario.budget)
         self._profile.budget = self._profile.budget * (1 + 1e-9)
         spec = Spec(
             problem=problem.id,
-            scenario=self.model,
+            scenario=scenario.name,
             backend="torch",
             claimants=tuple(f"group-{i}" for i in range(problem.n_max)),
             n_max=problem.n_max,
@@ -77,51 +54,65 @@ class TorchPlan(Backend[ActivationOutcome, GroupChoice]):
             horizon=self.groups,
             batch_size=1,
             clock="wall",
-            details={"device": device, "rate": rate},
+            details={"device": scenario.device, "rate": scenario.rate},
         )
         super().__init__(spec, problem)
 
+    def _budget(self) -> np.ndarray:
+        return np.array([self.groups])
+
     def _reset(self, seeds: np.ndarray, where: np.ndarray) -> ActivationOutcome:
-        action = np.zeros((1, self.problem.n_max), np.int64)
-        return self._tell(action, 0, None)
+        return self._predicted(np.zeros((1, self.spec.n_max), np.int64), 0)
 
-    def _spend(self, decision: GroupChoice) -> ActivationOutcome:
-        action = self.outcome.action.copy()
+    def _spend(self, decision: Choice) -> ActivationOutcome:
         step = int(self.outcome.step[0])
+        action = self.outcome.action.copy()
         action[0, step] = decision.pick[0]
-        measured = None
-        if step + 1 == self.groups:
-            plan = action[0, : self.groups].tolist()
-            got = measure(self.model, [plan], self.repeats, self.rate, self.device)
-            measured = got["plans"]
-        return self._tell(action, step + 1, measured)
+        outcome = self._predicted(action, step + 1)
+        return self._measured(outcome) if step + 1 == self.groups else outcome
 
-    def _tell(
-        self, action: np.ndarray, step: int, measured: list[dict[str, Any]] | None
-    ) -> ActivationOutcome:
+    def _predicted(self, action: np.ndarray, step: int) -> ActivationOutcome:
+        """What the fitted profile says of a plan so far."""
         seconds, peak = timeline(self._profile, action)
-        keep = timeline(self._profile, np.zeros_like(action))[0]
-        if measured is not None:
-            seconds, peak = (
-                np.array([measured[1]["seconds"]]),
-                np.array([float(measured[1]["peak"])]),
-            )
-            keep = np.array([measured[0]["seconds"]])
-        done = np.array([step >= self.groups])
         return ActivationOutcome(
             spent=np.array([int(step > 0)]),
-            seconds=seconds if measured else np.zeros(1),
+            seconds=np.zeros(1),
             ready=self._profile.present.copy(),
-            valid=np.array([measured is not None]),
-            failure=np.zeros(1, np.int64),
-            done=done,
+            done=np.array([step >= self.groups]),
             profile=self._profile,
             action=action,
             step=np.array([step]),
             time=seconds,
             peak=peak,
-            keep_time=keep,
+            keep_time=timeline(self._profile, np.zeros_like(action))[0],
         )
 
-    def _budget(self) -> np.ndarray:
-        return np.array([self.groups])
+    def _measured(self, outcome: ActivationOutcome) -> ActivationOutcome:
+        """The outcome with what a run of the whole plan took."""
+        s = self.scenario
+        plan = outcome.action[0, : self.groups].tolist()
+        keep, ours = measure(s.name, [plan], s.repeats, s.rate, s.device)["plans"]
+        figures = np.array([[ours["seconds"]], [float(ours["peak"])], [keep["seconds"]]])
+        outcome.valid = (np.isfinite(figures) & (figures > 0)).all(0)
+        if outcome.valid[0]:
+            outcome.measured = np.ones(1, bool)
+            outcome.time, outcome.peak, outcome.keep_time = figures
+            outcome.seconds = outcome.time.copy()
+        return outcome
+
+
+def _profile(scenario: PlanScenario) -> dict[str, Any]:
+    """The fitted profile of a scenario: read, or measured now."""
+    if scenario.profile is None:
+        return calibration.calibrate(
+            scenario.name, scenario.repeats, scenario.rate, scenario.device
+        )
+    try:
+        data = json.loads(Path(scenario.profile).read_text())
+        profile_from_json(data, len(data["size"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AllocgymError(
+            f"profile: {scenario.profile} is not a calibration ({error})"
+        ) from error
+    found: dict[str, Any] = data
+    return found

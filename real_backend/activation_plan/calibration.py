@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from scipy.optimize import least_squares, nnls
 
-from allocgym.envs.activation_plan.problem import profile_from_json, timeline
-from allocgym.real_backend.activation_plan.measure import MODELS, measure
+from allocgym.envs.activation_plan.profile import profile_from_json, timeline
+from allocgym.real_backend.activation_plan.measure import measure
+from allocgym.real_backend.core.shape import MODELS
 
 CLASSES = 2
 """Operator classes of a block: attention, feed-forward."""
@@ -49,6 +50,7 @@ def fit(got: dict[str, Any], model: str, device: str) -> dict[str, Any]:
     n = len(sizes)
     kind = np.arange(n) % CLASSES
     plans = np.array([p["plan"] for p in got["plans"]])
+    each = np.zeros(len(plans), np.int64)
     peaks = np.array([p["peak"] for p in got["plans"]], float)
     seconds = np.array([p["seconds"] for p in got["plans"]])
     forward = np.array(got["forward"])
@@ -83,8 +85,7 @@ def fit(got: dict[str, Any], model: str, device: str) -> dict[str, Any]:
 
     def errors(theta: np.ndarray) -> np.ndarray:
         p = profile_from_json(put(np.abs(theta) * 1e6), n)
-        rows = type(p)(**{k: np.repeat(v, len(plans), 0) for k, v in vars(p).items()})
-        return np.asarray(timeline(rows, plans)[1] / peaks - 1)
+        return np.asarray(timeline(p.rows(each), plans)[1] / peaks - 1)
 
     top = np.array([sizes[kind == c].max() for c in range(CLASSES)])
     start = np.concatenate([[0.1 * sizes.sum()], np.repeat(1.3 * top, 3)]) / 1e6
@@ -92,8 +93,7 @@ def fit(got: dict[str, Any], model: str, device: str) -> dict[str, Any]:
     profile = put(np.abs(found.x) * 1e6)
     residual = errors(found.x)
     p = profile_from_json(profile, n)
-    many = type(p)(**{k: np.repeat(v, len(plans), 0) for k, v in vars(p).items()})
-    predicted = timeline(many, plans)[0]
+    predicted = timeline(p.rows(each), plans)[0]
     profile["fit"] = {
         "plans": len(plans),
         "peak_error_max": float(np.abs(residual).max()),

@@ -16,14 +16,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from allocgym.envs.core.errors import AllocgymError, missing_extra, unknown
+from allocgym.real_backend.core.shape import MODELS
 
-MODELS: dict[str, dict[str, int]] = {
-    "gpt-narrow": {"d": 192, "layers": 4, "vocabulary": 512, "rows": 128, "batch": 8},
-    "gpt-wide": {"d": 320, "layers": 3, "vocabulary": 512, "rows": 96, "batch": 6},
-    "gpt-long": {"d": 128, "layers": 4, "vocabulary": 256, "rows": 256, "batch": 6},
-    "gpt2-124m": {"d": 768, "layers": 12, "vocabulary": 50257, "rows": 1024, "batch": 4},
-}
-"""Models of the real back end; ``gpt2-124m`` is meant for a GPU."""
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "131072"}
 
 
@@ -111,12 +105,8 @@ def main() -> None:
         import torch
     except ImportError as error:
         raise missing_extra("torch", "real") from error
-    from allocgym.real_backend.activation_plan.executor import (
-        Executor,
-        Model,
-        SlowTier,
-        group_bytes,
-    )
+    from allocgym.real_backend.activation_plan.executor import Executor, SlowTier, group_bytes
+    from allocgym.real_backend.core.decoder import Decoder
 
     request = json.loads(sys.stdin.read())
     torch.set_num_threads(1)
@@ -124,7 +114,7 @@ def main() -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     m, device = dict(request["model"]), torch.device(request["device"])
     batch = m.pop("batch")
-    model = Model(**m).to(device)
+    model = Decoder(**m).to(device)
     tokens = torch.randint(0, m["vocabulary"], (batch, m["rows"] + 1), device=device)
     groups = group_bytes(model, tokens)
     tier = SlowTier(device, request["rate"], 2 * sum(g["size"] for g in groups))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import sys
@@ -15,8 +16,8 @@ from torch.nn import functional as F
 from torch.utils import flop_counter
 
 from allocgym.envs.core.errors import AllocgymError
-from allocgym.real_backend.activation_plan.executor import Model
-from allocgym.real_backend.activation_plan.measure import MODELS
+from allocgym.real_backend.core.decoder import Decoder
+from allocgym.real_backend.core.shape import MODELS
 
 MODES = ("forward", "training")
 
@@ -24,7 +25,7 @@ MODES = ("forward", "training")
 class _Whole(nn.Module):
     """The decoder of the real back end with nothing in between its groups."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Decoder) -> None:
         super().__init__()
         self.model = model
 
@@ -65,11 +66,11 @@ def decoder(name: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
     m = dict(MODELS[name])
     batch = m.pop("batch")
     tokens = torch.zeros(batch, m["rows"] + 1, dtype=torch.long)
-    return _Whole(Model(**m)), (tokens,)
+    return _Whole(Decoder(**m)), (tokens,)
 
 
 BUNDLED: dict[str, Callable[[], tuple[nn.Module, tuple[Tensor, ...]]]] = {
-    **{name: (lambda name=name: decoder(name)) for name in MODELS},  # type: ignore[misc]
+    **{name: functools.partial(decoder, name) for name in MODELS},
     "residual": residual_network,
 }
 

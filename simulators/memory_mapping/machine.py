@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from typing import Any
 
-import numpy as np
 import simpy
 
 from allocgym.envs.memory_mapping.board import Board, MappingInstance
-from allocgym.envs.memory_mapping.plan import Plan
+from allocgym.envs.memory_mapping.plan import Plan, traffic
 from allocgym.envs.memory_mapping.program import Device, Program
 
 
@@ -73,23 +72,5 @@ def run_board(inst: MappingInstance, board: Board, row: int) -> float:
 
 def run_plan(program: Program, device: Device, plan: Plan) -> float:
     """Play a program under a plan."""
-    slow, fast = program.traffic.copy(), np.zeros(len(program.ops), np.int64)
-    copied = np.zeros_like(fast)
-    for r in plan.residences:
-        x = program.tensors[r.tensor]
-        for t in list(r.uses) if r.traffic is not None else [x.born, *r.uses]:
-            slow[t] -= x.size
-            fast[t] += x.size
-        for t, size in (r.traffic or {}).items():
-            copied[t] += size
-    for parts in plan.evictions.values():
-        for t, size in parts.items():
-            copied[t] += size
-    return run(
-        program.compute(device).tolist(),
-        slow.tolist(),
-        fast.tolist(),
-        copied.tolist(),
-        device.slow,
-        device.fast,
-    )
+    bytes_moved = [v.tolist() for v in traffic(program, plan)]
+    return run(program.compute(device).tolist(), *bytes_moved, device.slow, device.fast)

@@ -1,230 +1,149 @@
-"""Instances to pack: generated with a known packing, or public; the exact evaluator as back end."""
+"""Packing as a back end: the exact evaluator."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 
 from allocgym.envs.core import randomness
-from allocgym.envs.core.contracts import Backend, Spec
-from allocgym.envs.core.errors import AllocgymError, unknown
-from allocgym.envs.packing.problem import (
-    Buffers,
-    NextBuffer,
-    Packing,
-    PackingOutcome,
-    PackingState,
-    from_csv,
-    look_ahead,
-    place_many,
-)
-from allocgym.simulators.core import public_data
+from allocgym.envs.core.choice import Choice
+from allocgym.envs.core.contracts import Spec
+from allocgym.envs.core.errors import AllocgymError
+from allocgym.envs.core.record import Record, nested
+from allocgym.envs.packing.buffer import Buffers
+from allocgym.envs.packing.kernel import look_ahead, place_many
+from allocgym.envs.packing.problem import Packing, PackingOutcome, PackingState
+from allocgym.simulators.core.simulator import Simulator
+from allocgym.simulators.packing.instance import generated, known
+from allocgym.simulators.packing.scenario import SCENARIOS, PackingScenario
 
-SCENARIOS = ("tight", "slack", "stacked", "minimalloc", "file")
-INPUTS = "ABCDEFGHIJK"
-CAPACITY = 2**20
+ROWS = 64
+"""Buffers up to which the problem's usual number of rows will do."""
+PUBLIC_ROWS = 512
+"""Rows that hold any of MiniMalloc's inputs."""
 
 
-def cut(seed: int, buffers: int = 48, capacity: int = CAPACITY, span: int = 1024) -> Buffers:
-    """Cut the rectangle time x memory into buffers: they fill it without a gap.
+@dataclasses.dataclass(eq=False)
+class PackingRun(Record):
+    """All there is of a batch of running episodes.
 
-    The piece of largest area is cut in two, across time or memory, until there are enough. Pieces
-    keep the offset they are cut at, a packing whose height is the capacity and the peak load.
-
-    Args:
-        seed: of the cuts.
-        buffers: pieces.
-        capacity: bytes, a multiple of 1024 (the granule).
-        span: of time.
+    Attributes:
+        instance: ``(batch,)`` objects, the `Buffers` that are packed.
+        shown: what agents see of it.
+        stack: ``(batch, n)`` buffers placed, lowest first.
+        count: ``(batch,)`` buffers placed.
+        spent: ``(batch,)`` buffers placed in the last step.
     """
-    rng = randomness.generator(seed, "packing")
-    granule = 1024
-    pieces = [(0, span, 0, capacity // granule)]
-    while len(pieces) < buffers:
-        at = max(range(len(pieces)), key=lambda i: _area(pieces[i]) * (0.5 + rng.random()))
-        a, b, low, high = pieces.pop(at)
-        wide, tall = b - a, high - low
-        if wide < 2 and tall < 2:
-            raise AllocgymError(f"buffers: at most {len(pieces) + 1} fit, given {buffers}")
-        # Real buffers are long and thin or short and thick: both ways of cutting are common.
-        across = rng.random() < 0.5 if wide > 1 and tall > 1 else wide > 1
-        share = rng.uniform(0.15, 0.85)
-        if across:
-            m = a + min(max(round(wide * share), 1), wide - 1)
-            pieces += [(a, m, low, high), (m, b, low, high)]
-        else:
-            m = low + min(max(round(tall * share), 1), tall - 1)
-            pieces += [(a, b, low, m), (a, b, m, high)]
-    table = np.array(pieces, np.int64)[rng.permutation(len(pieces))]
-    a, b, low, high = table.T
-    return Buffers(f"cut-{seed}-{buffers}", a, b, (high - low) * granule, capacity, low * granule)
+
+    instance: np.ndarray
+    shown: PackingState = nested(PackingState)
+    stack: np.ndarray
+    count: np.ndarray
+    spent: np.ndarray
 
 
-def _area(piece: tuple[int, int, int, int]) -> int:
-    a, b, low, high = piece
-    return (b - a) * (high - low)
-
-
-def generated(scenario: str, seed: int, buffers: int = 48) -> Buffers:
-    """An instance of a generated scenario."""
-    if scenario == "stacked":
-        rng = randomness.generator(seed, "stacked")
-        size = rng.integers(1, 64, buffers) * 1024
-        whole = int(size.sum())
-        known = size.cumsum() - size
-        zero = np.zeros(buffers, np.int64)
-        return Buffers(f"stacked-{seed}", zero, zero + 1, size, whole, known)
-    made = cut(seed, buffers)
-    if scenario == "tight":
-        return made
-    keep = np.sort(
-        randomness.generator(seed, "slack").permutation(buffers)[: max(buffers * 5 // 6, 1)]
-    )
-    assert made.known is not None
-    return Buffers(
-        f"slack-{seed}",
-        made.lower[keep],
-        made.upper[keep],
-        made.size[keep],
-        made.capacity,
-        made.known[keep],
-    )
-
-
-def public(name: str) -> Buffers:
-    """One of MiniMalloc's inputs (A to K)."""
-    if name not in INPUTS:
-        raise unknown("input", name, list(INPUTS))
-    file = public_data.path(f"memory/minimalloc/{name}.{CAPACITY}.csv")
-    return from_csv(file.read_text(), name, CAPACITY)
-
-
-class PackingSimulator(Backend[PackingOutcome, NextBuffer]):
+class PackingSimulator(Simulator[PackingOutcome, Choice, PackingRun]):
     """Places buffers.
 
     Args:
         problem: `Packing`.
-        scenario: of `SCENARIOS`.
+        scenario: instances to draw from.
         num_envs: environments in the batch.
-        buffers: generated instances: how many (default: 3/4 of ``n_max``).
-        file, capacity: an instance of one's own (scenario ``"file"``).
     """
 
-    changing = ("instances", "_stack")
+    scenarios: ClassVar[Mapping[str, PackingScenario]] = SCENARIOS
 
-    def __init__(
-        self,
-        problem: Packing,
-        scenario: str = "tight",
-        num_envs: int = 1,
-        buffers: int | None = None,
-        file: str | None = None,
-        capacity: int | None = None,
-    ) -> None:
-        if scenario not in SCENARIOS:
-            raise unknown("scenario", scenario, SCENARIOS)
-        if num_envs < 1:
-            raise AllocgymError(f"num_envs: an integer >= 1 expected, given {num_envs}")
-        self.buffers = buffers if buffers is not None else max(problem.n_max * 3 // 4, 1)
-        if not 1 <= self.buffers <= problem.n_max:
-            raise AllocgymError(f"buffers: 1 to n_max={problem.n_max} expected, given {buffers}")
-        self.scenario, self._bank = scenario, []
-        if scenario == "minimalloc":
-            self._bank = [public(name) for name in INPUTS]
-        elif scenario == "file":
-            if file is None or capacity is None:
-                raise AllocgymError("file: a CSV file and a capacity expected")
-            try:
-                self._bank = [from_csv(Path(file).read_text(), Path(file).stem, int(capacity))]
-            except OSError as error:
-                raise AllocgymError(f"file: {file} cannot be read ({error})") from error
+    def __init__(self, problem: Packing, scenario: PackingScenario, num_envs: int = 1) -> None:
+        self.scenario = scenario
+        n = problem.n_max
+        self.buffers = max(n * 3 // 4, 1) if scenario.buffers is None else scenario.buffers
+        if self.buffers > n:
+            raise AllocgymError(f"buffers: 1 to n_max={n} expected, given {scenario.buffers}")
+        self._bank = known(scenario)
         most = max((len(b.size) for b in self._bank), default=self.buffers)
-        if most > problem.n_max:
-            raise AllocgymError(f"n_max: {most} buffers, {problem.n_max} rows; raise n_max")
+        if most > n:
+            raise AllocgymError(f"n_max: {most} buffers, {n} rows; raise n_max")
         spec = Spec(
             problem=problem.id,
-            scenario=scenario,
+            scenario=scenario.name,
             backend="twin",
-            claimants=tuple(f"buffer-{i}" for i in range(problem.n_max)),
-            n_max=problem.n_max,
+            claimants=tuple(f"buffer-{i}" for i in range(n)),
+            n_max=n,
             unit="decision",
             horizon=most,
             batch_size=num_envs,
-            capabilities=frozenset({"oracle", "state"}),
-            details={},
+            capabilities=frozenset({"oracle"}),
         )
         super().__init__(spec, problem)
-        self.instances: list[Buffers | None] = [None] * num_envs
-        n = problem.n_max
-        self._state = PackingState(
-            present=np.zeros((num_envs, n), bool),
-            offset=np.full((num_envs, n), -1, np.int64),
-            **{
-                k: np.zeros((num_envs, n), np.int64)
-                for k in ("lower", "upper", "size", "contention", "top", "near")
-            },
-            **{k: np.ones(num_envs, np.int64) for k in ("capacity", "peak", "height")},
-        )
-        self._stack = np.zeros((num_envs, n), np.int64)
-        self._count = np.zeros(num_envs, np.int64)
+
+    @classmethod
+    def suits(cls, scenario: PackingScenario) -> Mapping[str, int]:
+        """See `Backend.suits`: more rows where an instance that is not generated has more buffers."""
+        if scenario.source == "minimalloc":
+            return {"n_max": PUBLIC_ROWS}
+        most = max((len(b.size) for b in known(scenario)), default=0)
+        return {"n_max": most} if most > ROWS else {}
+
+    def _budget(self) -> np.ndarray:
+        total: np.ndarray = self.state.shown.present.sum(1)
+        return total.astype(np.int64)
 
     def _draw(self, seed: int) -> Buffers:
         if not self._bank:
-            return generated(self.scenario, seed, self.buffers)
+            return generated(self.scenario.source, seed, self.buffers)
         drawn = randomness.uniform(randomness.stream(np.array([seed]), "input"), 0)[0, 0]
         return self._bank[int(drawn * len(self._bank))]
 
-    def _reset(self, seeds: np.ndarray, where: np.ndarray) -> PackingOutcome:
-        s = self._state.map(np.copy)
-        for row in np.flatnonzero(where):
-            b = self._draw(int(seeds[row]))
-            self.instances[row] = b
-            n = len(b.size)
-            for wide, value in (
-                (s.lower, b.lower),
-                (s.upper, b.upper),
-                (s.size, b.size),
-                (s.contention, b.contention),
-                (s.present, True),
-            ):
-                wide[row] = 0
-                wide[row, :n] = value
-            s.offset[row] = -1
-            s.capacity[row], s.peak[row] = b.capacity, b.peak
-            self._count[row] = 0
-        return self._tell(s, np.zeros(len(seeds), np.int64))
+    def _fresh(self, seeds: np.ndarray) -> PackingRun:
+        batch, n = len(seeds), self.spec.n_max
+        instance = np.empty(batch, object)
+        wide = {
+            name: np.zeros((batch, n), np.int64)
+            for name in ("lower", "upper", "size", "contention", "top", "near")
+        }
+        present = np.zeros((batch, n), bool)
+        for row, seed in enumerate(seeds.tolist()):
+            b = instance[row] = self._draw(seed)
+            for name in ("lower", "upper", "size", "contention"):
+                wide[name][row, : len(b.size)] = getattr(b, name)
+            present[row, : len(b.size)] = True
+        shown = PackingState(
+            **wide,
+            offset=np.full((batch, n), -1, np.int64),
+            present=present,
+            capacity=np.array([b.capacity for b in instance], np.int64),
+            peak=np.array([b.peak for b in instance], np.int64),
+            height=np.zeros(batch, np.int64),
+        )
+        none = np.zeros(batch, np.int64)
+        return self._seen(PackingRun(instance, shown, np.zeros((batch, n), np.int64), none, none))
 
-    def _spend(self, decision: NextBuffer) -> PackingOutcome:
-        s = self._state.map(np.copy)
-        on = (self._count < s.present.sum(1)) & (decision.pick >= 0)
-        place_many(decision.pick, on, s.lower, s.upper, s.size, s.offset, self._stack, self._count)
-        return self._tell(s, on.astype(np.int64))
+    def _step(self, state: PackingRun, decision: Choice) -> PackingRun:
+        shown, stack, count = state.shown.map(np.copy), state.stack.copy(), state.count.copy()
+        on = (count < shown.present.sum(1)) & (decision.pick >= 0)
+        place_many(
+            decision.pick, on, shown.lower, shown.upper, shown.size, shown.offset, stack, count
+        )
+        return self._seen(PackingRun(state.instance, shown, stack, count, on.astype(np.int64)))
 
-    def _tell(self, s: PackingState, spent: np.ndarray) -> PackingOutcome:
+    def _seen(self, run: PackingRun) -> PackingRun:
+        """Fill in what follows from where the buffers are, in arrays nobody else holds yet."""
+        s = run.shown
         look_ahead(
-            s.lower, s.upper, s.size, s.offset, self._stack, self._count, s.present, s.top, s.near
+            s.lower, s.upper, s.size, s.offset, run.stack, run.count, s.present, s.top, s.near
         )
         s.height = np.where(s.offset >= 0, s.offset + s.size, 0).max(1)
-        self._state = s
-        batch = len(spent)
+        return run
+
+    def _outcome(self, state: PackingRun) -> PackingOutcome:
         return PackingOutcome(
-            spent=spent,
-            seconds=np.zeros(batch),
-            ready=s.present.copy(),
-            valid=np.ones(batch, bool),
-            failure=np.zeros(batch, np.int64),
-            done=self._count >= s.present.sum(1),
-            state=s,
-            step=self._count.copy(),
+            spent=state.spent,
+            seconds=np.zeros(len(state.count)),
+            ready=state.shown.present,
+            done=state.count >= state.shown.present.sum(1),
+            state=state.shown,
+            step=state.count,
         )
-
-    def _budget(self) -> np.ndarray:
-        total: np.ndarray = self._state.present.sum(1)
-        return total.astype(np.int64)
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """See `Backend.set_state`; the board is the one the outcome shows."""
-        super().set_state(state)
-        self._state, self._count = self.outcome.state, self.outcome.step.copy()

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 torch = pytest.importorskip("torch")
 
 from allocgym.benchmarks.commands import app  # noqa: E402
-from allocgym.benchmarks.core.front import front  # noqa: E402
+from allocgym.benchmarks.core.evaluation import compare  # noqa: E402
 from allocgym.benchmarks.core.options import Options  # noqa: E402
 from allocgym.benchmarks.memory_mapping import mapping  # noqa: E402
 from allocgym.envs.core.errors import AllocgymError  # noqa: E402
@@ -80,7 +80,7 @@ def test_a_recorded_file_is_played_evaluated_and_benchmarked(module, tmp_path):
     )
     assert done.exit_code == 0 and "buffers" in done.output
     assert json.loads(out.read_text())["mode"] == "training"
-    env = gym.make("allocgym:allocgym/MemoryMapping-v0", scenario=str(out), illegal="drop")
+    env = gym.make("allocgym:allocgym/MemoryMapping-v0", scenario=str(out))
     env.reset(seed=0)
     total, over = 0.0, False
     while not over:
@@ -88,7 +88,8 @@ def test_a_recorded_file_is_played_evaluated_and_benchmarked(module, tmp_path):
         _, reward, over, _, _ = env.step(int(np.flatnonzero(masks)[-1]))
         total += reward
     assert total <= 1
-    front("memory-mapping").evaluate(str(out), ["size"], 2, {})
+    found = compare("memory-mapping", str(out), ["size"], 2)
+    assert found.scenario == str(out) and {"xla", "size"} <= set(found.scores)
     cells = mapping.plan_cells(Options(1, cases=[str(out), "0.1"], agents=["size"]))
     mine = [c for c in cells if c["scenario"] == str(out)]
     assert mine and all(c["sha256"] for c in mine) and mapping.cell(mine[1])["valid"]
@@ -100,8 +101,11 @@ def test_mistakes_are_told_in_a_sentence(module):
         (lambda: trace.record("no.such:thing"), "cannot be imported"),
         (lambda: trace.record("traced_model:wrong"), "has to return"),
         (lambda: trace.record(module, "backward"), "forward or training"),
-        (lambda: front("packing").trace("x", None, "forward"), "takes no instance"),
         (lambda: mapping.subject(Options(1, cases=["a.json", "b.json"])), "one recorded program"),
     ):
         with pytest.raises(AllocgymError, match=message):
             call()
+    told = CliRunner().invoke(app, ["trace", "packing", "x"])
+    assert isinstance(told.exception, AllocgymError) and "memory-mapping have" in str(
+        told.exception
+    )

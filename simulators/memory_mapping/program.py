@@ -2,17 +2,19 @@
 
 Bytes at two per element, FLOPs of the matrix products and convolutions; the elementwise ops that a
 compiler would fuse are fused. Sizes are the only arguments, so that a family has as many programs
-as one likes; `TRAIN` and `TEST` hold the ones used, apart by family and by size.
+as one likes; `scenario` names the ones used.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 from allocgym.envs.core.errors import AllocgymError, unknown
-from allocgym.envs.memory_mapping.program import Device, Program, build
+from allocgym.envs.memory_mapping.program import Device, Program, build, from_trace
+from allocgym.simulators.memory_mapping.scenario import MappingScenario
 
 BYTES = 2
 
@@ -169,63 +171,17 @@ FAMILIES: dict[str, Callable[..., Program]] = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """A program of a set: family and its arguments."""
-
-    family: str
-    arguments: tuple[int, ...]
-
-    @functools.cached_property
-    def program(self) -> Program:
-        """The program."""
-        return made(self.family, self.arguments)
-
-
 @functools.cache
-def made(family: str, arguments: tuple[int, ...]) -> Program:
-    """Build a bundled program once.
+def bundled(name: str) -> Program:
+    """Build a program from its name, family and sizes, such as ``"gpt-256-2-256"``.
 
     Raises:
         AllocgymError: no family of that name.
     """
+    family, *sizes = name.split("-")
     if family not in FAMILIES:
         raise unknown("family", family, FAMILIES)
-    return FAMILIES[family](*arguments)
-
-
-TRAIN = (
-    Entry("gpt", (256, 2, 256)),
-    Entry("gpt", (512, 2, 256)),
-    Entry("gpt", (384, 3, 192)),
-    Entry("gpt", (256, 3, 384)),
-    Entry("gpt", (640, 2, 128)),
-    Entry("moe", (256, 1, 256, 4)),
-    Entry("moe", (384, 2, 128, 4)),
-    Entry("moe", (512, 1, 256, 8)),
-    Entry("moe", (256, 2, 384, 2)),
-    Entry("resnet", (56, 32, 4, 1)),
-    Entry("resnet", (56, 64, 3, 2)),
-    Entry("resnet", (28, 64, 3, 2)),
-    Entry("resnet", (64, 48, 4, 1)),
-    Entry("resnet", (80, 32, 3, 1)),
-)
-"""Small programs of three families."""
-
-TEST = (
-    Entry("gpt", (512, 4, 256)),
-    Entry("gpt", (768, 6, 384)),
-    Entry("moe", (512, 3, 256, 8)),
-    Entry("resnet", (112, 64, 4, 2)),
-    Entry("unet", (64, 32, 3)),
-    Entry("unet", (96, 64, 4)),
-    Entry("vit", (384, 6, 196)),
-    Entry("vit", (512, 4, 324)),
-)
-"""Larger programs of those families, and two families that training never sees."""
-
-BAND = (0.3, 0.5, 0.8)
-"""Capacities as fractions of a program's peak: where buffers compete."""
+    return FAMILIES[family](*map(int, sizes))
 
 
 def device(program: Program, fraction: float, compute: float = 138e12) -> Device:
@@ -237,3 +193,32 @@ def device(program: Program, fraction: float, compute: float = 138e12) -> Device
     if not fraction > 0:
         raise AllocgymError(f"fraction: a number > 0 expected, given {fraction}")
     return Device(compute=compute, capacity=max(int(program.peak * fraction), 4096))
+
+
+@functools.lru_cache(maxsize=16)
+def instances(scenario: MappingScenario) -> tuple[tuple[Program, Device], ...]:
+    """Every program of a scenario on every machine of it.
+
+    Raises:
+        AllocgymError: no program is named, or a recorded one cannot be read.
+    """
+    if scenario.trace is not None:
+        programs = [recorded(scenario.trace)]
+    else:
+        programs = [bundled(name) for name in scenario.programs]
+    if not programs:
+        raise AllocgymError("trace: the file of a recorded program expected")
+    return tuple((p, device(p, f, scenario.compute)) for p in programs for f in scenario.fractions)
+
+
+def recorded(path: str) -> Program:
+    """Read a program that ``allocgym trace`` has written.
+
+    Raises:
+        AllocgymError: no such file, or not a program.
+    """
+    try:
+        data = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise AllocgymError(f"trace: {path} cannot be read ({error})") from error
+    return from_trace(data, Path(path).stem)

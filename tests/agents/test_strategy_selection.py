@@ -7,21 +7,24 @@ from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from allocgym.agents.core import catalogue
 from allocgym.agents.core.agent import rollout
+from allocgym.agents.core.training import train
 from allocgym.agents.strategy_selection import forest as forests
-from allocgym.agents.strategy_selection import heuristics as selecting
 from allocgym.agents.strategy_selection import search as strategies
 from allocgym.agents.strategy_selection.elimination import (
     Elimination,
     Potentials,
     elimination_order,
 )
+from allocgym.agents.strategy_selection.heuristics import Myopic, Search
 from allocgym.envs.core import builder
 from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.strategy_selection.instance import FORBIDDEN, evaluate, from_json
-from allocgym.envs.strategy_selection.problem import StrategySelection, Walk
+from allocgym.envs.strategy_selection.problem import StrategySelection
+from allocgym.envs.strategy_selection.walk import Walk
 from allocgym.simulators.core import public_data
-from allocgym.simulators.strategy_selection import backend as selections
+from allocgym.simulators.strategy_selection import network
 
 ID = "allocgym:allocgym/StrategySelection-v0"
 
@@ -115,7 +118,7 @@ def test_a_table_cut_short_never_loses_the_incumbent():
 
 @pytest.mark.parametrize("solver", ["search", "forests"])
 def test_a_memory_limit_is_kept_and_costs(solver):
-    problem = selections.generated(8, 24)
+    problem = network.generated(8, 24)
     free = strategies.search(problem, 30.0, rounds=1)
     if solver == "search":
         got = strategies.search(problem, 30.0, rounds=40)
@@ -130,7 +133,7 @@ def test_a_memory_limit_is_kept_and_costs(solver):
 
 @pytest.mark.parametrize("scenario", ["train", "test", "level"])
 def test_gymnasium_has_no_complaint(scenario):
-    check_env(gym.make(ID, scenario=scenario, illegal="first").unwrapped, skip_render_check=True)
+    check_env(gym.make(ID, scenario=scenario).unwrapped, skip_render_check=True)
 
 
 def test_a_sub_environment_is_its_scalar_twin_and_pays_the_objective():
@@ -153,7 +156,7 @@ def test_a_sub_environment_is_its_scalar_twin_and_pays_the_objective():
             for key in one:
                 np.testing.assert_array_equal(one[key], obs[key][i])
     for i, env in enumerate(alone):
-        w = env.unwrapped.backend.walks[0]
+        w = env.unwrapped.backend.state.walk[0]
         cost, peak = evaluate(w.problem, w.choice)
         assert w.broken == (peak > w.problem.limit or cost >= FORBIDDEN)
         assert paid[i] == pytest.approx(-np.log10(1 + cost) - 10 * w.broken)
@@ -174,10 +177,11 @@ def test_the_walk_keeps_the_evaluators_books(data, random):
 def test_agents_play_whole_batches(name):
     problem = StrategySelection()
     backend = builder.make_backend(problem, "twin", num_envs=3)
-    last = rollout(selecting.Selector(problem, name, seconds=0.3), backend, np.arange(3))[-1]
+    agent = Search(problem, 0.3) if name == "search" else catalogue.make(name, problem)
+    last = rollout(agent, backend, np.arange(3))[-1]
     assert last.done.all() and backend.ledger.left.sum() == 0
     if name == "search":
-        other = rollout(selecting.Selector(problem, "random"), backend, np.arange(3))[-1]
+        other = rollout(catalogue.make("random", problem), backend, np.arange(3))[-1]
         assert not last.broken.any() and (last.cost <= other.cost).all()
 
 
@@ -185,7 +189,7 @@ def test_the_control_is_level():
     problem = StrategySelection()
     backend = builder.make_backend(problem, "twin", scenario="level", num_envs=4)
     got = [
-        rollout(selecting.Selector(problem, name), backend, np.arange(4))[-1].cost
+        rollout(catalogue.make(name, problem), backend, np.arange(4))[-1].cost
         for name in ("least-memory", "myopic", "random")
     ]
     assert np.ptp(got) == 0
@@ -194,7 +198,7 @@ def test_the_control_is_level():
 def test_a_state_can_be_set_back():
     problem = StrategySelection()
     backend = builder.make_backend(problem, "twin", num_envs=2)
-    agent = selecting.Selector(problem, "myopic")
+    agent = Myopic(problem)
     agent.begin(backend.spec)
     agent.tell(backend.reset(np.arange(2)))
     state = backend.get_state()
@@ -207,23 +211,18 @@ def test_a_state_can_be_set_back():
 def test_training_is_a_function_of_the_seed_and_survives_a_file(tmp_path):
     pytest.importorskip("cma")
     pytest.importorskip("torch")
-    problem = StrategySelection()
-
-    def make(count):
-        return builder.make_backend(problem, "twin", num_envs=count)
-
-    one, facts = selecting.train(make, 2, 0, batch=3)
-    other, _ = selecting.train(make, 2, 0, batch=3)
-    np.testing.assert_array_equal(one, other)
-    selecting.save(tmp_path / "a.zip", one, facts)
-    np.testing.assert_array_equal(selecting.load(tmp_path / "a.zip"), one)
-    assert selecting.Selector(problem, str(tmp_path / "a.zip")).name == "scored"
+    problem, files = StrategySelection(), (tmp_path / "a.zip", tmp_path / "b.zip")
+    for file in files:
+        train("strategy-selection", file, iterations=2, arguments={"nodes": 6})
+    one, other = (catalogue.make(file, problem) for file in files)
+    np.testing.assert_array_equal(one.weights, other.weights)
+    assert one.name == "a" and (one.weights != one.start).any()
 
 
 def test_the_contests_instances_are_walked_through():
     if not public_data.available("memory/iopddl"):
         pytest.skip("public data is not here (set ALLOCGYM_DATA)")
-    env = gym.make(ID, scenario="iopddl", instance="B", illegal="first")
+    env = gym.make(ID, scenario="iopddl", instance="B")
     obs, _ = env.reset(seed=0)
     for _ in range(5):
         obs, *_ = env.step(int(obs["action_mask"].argmax()))
@@ -235,9 +234,9 @@ def test_wrong_arguments_are_told_in_a_sentence():
         ({"scenario": "trian"}, "Did you mean 'train'"),
         ({"n_max": 2}, "raise n_max"),
         ({"instance": "B"}, "scenario 'iopddl'"),
-        ({"illegal": "x"}, "one of first, refuse"),
+        ({"strict": "x"}, "strict: bool"),
     ):
         with pytest.raises(AllocgymError, match=message):
             gym.make(ID, **arguments)
     with pytest.raises(AllocgymError, match="not every node"):
-        Walk(selections.generated(0)).verify()
+        Walk(network.generated(0)).verify()

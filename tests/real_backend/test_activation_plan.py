@@ -6,15 +6,21 @@ import sys
 import numpy as np
 import pytest
 
-from allocgym.agents.activation_plan import heuristics as plans
+from allocgym.agents.activation_plan.heuristics import RulePlanner
 from allocgym.agents.core.agent import rollout
 from allocgym.envs.activation_plan.problem import ActivationPlan
+from allocgym.envs.core.builder import build, make_backend
 from allocgym.envs.core.errors import AllocgymError
+from allocgym.simulators.activation_plan.profile import recorded
 
 torch = pytest.importorskip("torch")
 
+from allocgym.benchmarks.core import deployment  # noqa: E402
+from allocgym.real_backend.activation_plan import backend as real  # noqa: E402
+from allocgym.real_backend.activation_plan import compiled, executor, measure  # noqa: E402
 from allocgym.real_backend.activation_plan.backend import TorchPlan  # noqa: E402
-from allocgym.real_backend.memory_mapping import compiled, executor, measure  # noqa: E402
+from allocgym.real_backend.activation_plan.scenario import PlanScenario  # noqa: E402
+from allocgym.real_backend.core.decoder import Decoder  # noqa: E402
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
 SMALL = {"d": 64, "layers": 2, "vocabulary": 64, "rows": 64}
@@ -23,7 +29,7 @@ SMALL = {"d": 64, "layers": 2, "vocabulary": 64, "rows": 64}
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    return executor.Model(**SMALL)
+    return Decoder(**SMALL)
 
 
 def gradients(model, plan, seed=0):
@@ -81,16 +87,73 @@ def test_peaks_are_ordered_and_a_lie_about_gradients_would_be_caught(monkeypatch
 def test_an_episode_ends_with_a_measured_plan(monkeypatch, tmp_path):
     monkeypatch.setitem(measure.MODELS, "tiny", {**SMALL, "rows": 128, "batch": 8})
     problem = ActivationPlan(n_max=4)
-    first = TorchPlan(problem, "tiny", repeats=1)
+    first = TorchPlan(problem, PlanScenario("tiny", repeats=1))
     file = tmp_path / "profile.json"
     file.write_text(json.dumps(first.fitted))
-    backend = TorchPlan(problem, "tiny", profile=str(file), repeats=1)
-    outcomes = rollout(plans.PlanAgent(problem, "recompute-all"), backend, np.array([0]))
-    assert not any(o.valid[0] for o in outcomes[:-1]) and outcomes[-1].valid[0]
+    scenario = PlanScenario("tiny", profile=str(file), repeats=1)
+    backend = TorchPlan(problem, scenario)
+    outcomes = rollout(RulePlanner(problem, "recompute-all"), backend, np.array([0]))
+    assert not any(o.measured[0] for o in outcomes[:-1]) and outcomes[-1].measured[0]
+    assert all(o.valid[0] for o in outcomes)
     assert outcomes[-1].peak[0] > 0 and outcomes[-1].seconds[0] > 0
     assert backend.ledger.left[0] == 0
     with pytest.raises(AllocgymError, match="num_envs"):
-        TorchPlan(problem, "tiny", num_envs=2, profile=str(file))
+        make_backend(problem, "torch", "gpt-narrow", num_envs=2, profile=str(file))
+    with pytest.raises(AllocgymError, match="4 groups, 2 rows; raise n_max"):
+        TorchPlan(ActivationPlan(n_max=2), scenario)
+    file.write_text("{}")
+    with pytest.raises(AllocgymError, match="is not a calibration"):
+        TorchPlan(problem, scenario)
+
+
+def fake_measure(model, plans, repeats, rate, device):
+    """Seconds by hand: 1 for keeping all, 0.1 more for each group that is not kept."""
+    every = [[0] * len(plans[0]), *plans]
+    return {"plans": [{"seconds": 1 + 0.1 * sum(a > 0 for a in p), "peak": 5.0} for p in every]}
+
+
+@pytest.mark.parametrize(("name", "actions"), [("recompute-all", {1}), ("keep-all", {0})])
+def test_the_agent_decides_where_nothing_has_been_measured_yet(
+    monkeypatch, tmp_path, name, actions
+):
+    monkeypatch.setattr(real, "measure", fake_measure)
+    file = tmp_path / "profile.json"
+    file.write_text(json.dumps(recorded("gpt-narrow")))
+    arguments = {
+        "problem": "activation-plan",
+        "agent": name,
+        "backend": "torch",
+        "scenario": "gpt-gpu",
+        "seed": 0,
+        "fallback": "recompute-all" if name == "keep-all" else "keep-all",
+        "max_change": None,
+        "max_seconds": None,
+        "max_cost": None,
+        "shadow": None,
+        "overrides": {"profile": str(file), "budget": 1.0},
+    }
+    said = []
+    deployment.run(tmp_path / "run", arguments, said.append)
+    assert not [line for line in said if "guard" in line]
+    rows = [
+        json.loads(line) for line in (tmp_path / "run" / "journal.jsonl").read_text().splitlines()
+    ]
+    picks = {p for r in rows if "decision" in r for p in r["decision"]["pick"]["data"]}
+    assert picks == actions
+
+
+def test_a_measurement_that_failed_is_not_valid(monkeypatch, tmp_path):
+    monkeypatch.setattr(
+        real,
+        "measure",
+        lambda *a: {"plans": [{"seconds": 1.0, "peak": 0}, {"seconds": 0.0, "peak": 0}]},
+    )
+    file = tmp_path / "profile.json"
+    file.write_text(json.dumps(recorded("gpt-narrow")))
+    backend = build("activation-plan", "torch", "gpt-narrow", profile=str(file))
+    outcomes = rollout(RulePlanner(backend.problem, "recompute-all"), backend, np.array([0]))
+    assert [bool(o.valid[0]) for o in outcomes] == [True] * (len(outcomes) - 1) + [False]
+    assert not outcomes[-1].measured[0]
 
 
 def test_the_solver_keeps_to_the_memory_and_refuses_offloading(monkeypatch):
@@ -128,7 +191,7 @@ def test_selective_checkpointing_and_plan_files(tmp_path):
 
 
 def test_the_trained_policy_chooses_for_the_compiler():
-    from allocgym.agents.activation_plan.heuristics import choose_saved
+    from allocgym.agents.activation_plan.rule import choose_saved
 
     memory = [0.1, 0.2, 0.3, 0.4]
     saved, offloaded = choose_saved(memory, [0.4, 0.1, 0.3, 0.2], 0.5)

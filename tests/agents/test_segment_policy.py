@@ -6,14 +6,21 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from allocgym.agents.activation_plan import rule as rules  # noqa: E402
+from allocgym.agents.activation_plan.heuristics import RulePlanner  # noqa: E402
+from allocgym.agents.core import agent_file, catalogue  # noqa: E402
+from allocgym.agents.core import segment_policy as segments  # noqa: E402
 from allocgym.agents.core.agent import rollout  # noqa: E402
-from allocgym.agents.memory_mapping import catalogue, plans, segments, tree  # noqa: E402
-from allocgym.envs.activation_plan.problem import ActivationPlan, profile_from_json, timeline  # noqa: E402
+from allocgym.agents.memory_mapping import solver, tree  # noqa: E402
+from allocgym.envs.activation_plan.problem import ActivationPlan  # noqa: E402
+from allocgym.envs.activation_plan.profile import profile_from_json, timeline  # noqa: E402
+from allocgym.envs.core import builder  # noqa: E402
 from allocgym.envs.core.errors import AllocgymError, CorruptFileError  # noqa: E402
 from allocgym.envs.memory_mapping.plan import saved, validate  # noqa: E402
 from allocgym.envs.memory_mapping.problem import MemoryMapping  # noqa: E402
-from allocgym.simulators.memory_mapping import activation as steps  # noqa: E402
-from allocgym.simulators.memory_mapping.programs import device, unet  # noqa: E402
+from allocgym.simulators.activation_plan.profile import profiles, recorded  # noqa: E402
+from allocgym.simulators.activation_plan.scenario import SCENARIOS  # noqa: E402
+from allocgym.simulators.memory_mapping.program import device, unet  # noqa: E402
 
 
 def fresh(problem, seed=0):
@@ -45,7 +52,7 @@ def test_padding_and_the_order_of_other_rows_change_nothing(problem):
 def test_files_are_read_back_and_checked(tmp_path):
     problem, file = MemoryMapping(), tmp_path / "a.zip"
     policy = fresh(problem)
-    segments.save(file, problem, policy, {"trainer": "none"})
+    agent_file.save(file, problem, *policy.to_file(), {"trainer": "none"})
     seen = observed(problem)
     np.testing.assert_array_equal(policy.look(seen)[0], segments.load(file, problem).look(seen)[0])
     agent = catalogue.make(file, problem)
@@ -56,7 +63,7 @@ def test_files_are_read_back_and_checked(tmp_path):
     with pytest.raises(AllocgymError, match="activation-plan"):
         segments.load(file, ActivationPlan())
     with pytest.raises(CorruptFileError, match="not a segment policy"):
-        segments.load(catalogue.PRETRAINED / "priorities.zip", problem)
+        segments.load(solver.PRETRAINED / "priorities.zip", problem)
 
 
 def test_a_beam_is_valid_and_a_wider_search_is_no_worse():
@@ -96,36 +103,35 @@ def test_masked_training_is_a_function_of_the_seed(name):
     pytest.importorskip("sb3_contrib")
     from allocgym.agents.core import masked_ppo as masked
 
-    illegal = {"MemoryMapping": "drop", "ActivationPlan": "recompute"}[name]
     runs = []
     for _ in range(2):
-        env = gym.make_vec(f"allocgym:allocgym/{name}-v0", num_envs=4, illegal="refuse").unwrapped
+        env = gym.make_vec(f"allocgym:allocgym/{name}-v0", num_envs=4, strict=True).unwrapped
         policy, facts = masked.train(env, 64, seed=3, hidden=8, n_steps=8)
         runs.append({k: v.numpy() for k, v in policy.state_dict().items()})
     for key, value in runs[0].items():
         np.testing.assert_array_equal(value, runs[1][key])
     torch.manual_seed(0)
     untouched = segments.make(env.problem, 8).state_dict()
-    assert any((v.numpy() != runs[0][k]).any() for k, v in untouched.items()) and illegal
+    assert any((v.numpy() != runs[0][k]).any() for k, v in untouched.items())
     assert facts["steps"] == 64
 
 
 def test_a_learned_plan_keeps_the_budget_in_every_rule_of_the_game():
     problem = ActivationPlan()
     policy = fresh(problem)
-    for data in [*steps.profiles("gpt-gpu-test")[:2], steps.recorded("gpt-wide")]:
+    for data in [*profiles(SCENARIOS["gpt-gpu-test"])[:2], recorded("gpt-wide")]:
         p = profile_from_json(data, 32, 0.3)
-        action = plans.learned(p, policy)
+        action = rules.learned(p, policy)
         assert timeline(p, action[None])[1][0] <= p.budget[0]
     with pytest.raises(AllocgymError, match="agent"):
-        plans.PlanAgent(problem, "nobody")
+        RulePlanner(problem, "nobody")
 
 
 def test_the_shipped_plan_agent_is_ahead_of_recomputing_everything():
     problem = ActivationPlan()
     back = builder.make_backend(problem, "twin", scenario="gpt-gpu-test", num_envs=3)
     found = {
-        name: rollout(plans.PlanAgent(problem, name), back, np.arange(3))[-1]
+        name: rollout(catalogue.make(name, problem), back, np.arange(3))[-1]
         for name in ("learned", "recompute-all", "best-of", "cheapest-recompute")
     }
     assert (found["learned"].peak <= found["learned"].profile.budget).all()
@@ -136,8 +142,8 @@ def test_the_shipped_plan_agent_is_ahead_of_recomputing_everything():
 
 @pytest.mark.parametrize("solver", ["dp", "greedy", "ilp"])
 def test_torchs_own_rules_save_within_the_sum_allowed(solver):
-    p = profile_from_json(steps.recorded("gpt-wide"), 8, 0.5)
-    action = plans.torch_knapsack(p, solver)
+    p = profile_from_json(recorded("gpt-wide"), 8, 0.5)
+    action = rules.torch_knapsack(p, solver)
     assert set(action.tolist()) <= {0, 1}
     mine = p.present[0]
     sizes = (p.size - p.left_recompute)[0, mine]
