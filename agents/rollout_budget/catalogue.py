@@ -17,7 +17,7 @@ def _rule(place: str, **arguments: Any) -> Target:
     return f"{_ROOM}.agent:RuleAgent", {"rule": f"{_ROOM}.{place}", **arguments}
 
 
-AGENTS: dict[str, Target] = {
+RULES: dict[str, Target] = {
     "uniform": _rule("rules:Uniform"),
     "uniform-16": _rule("rules:Uniform", group=16),
     "uniform-32": _rule("rules:Uniform", group=32),
@@ -40,6 +40,10 @@ AGENTS: dict[str, Target] = {
     "deficiency-first": _rule("rules:Deficiency"),
     "random": _rule("rules:Random"),
     "anti": _rule("rules:Anti"),
+}
+"""Rules that divide the rollouts of training, on any back end."""
+AGENTS: dict[str, Target] = {
+    **RULES,
     # For search at a fixed cost.
     "coverage": _rule("rules:Coverage"),
     # Looks into the model in training: on the real back end only.
@@ -49,7 +53,3 @@ AGENTS: dict[str, Target] = {
     "oracle-coverage": f"{_ROOM}.oracle:CoverageOracle",
     **{f"learned:{name}": shipped("rollout_budget", name) for name in SHIPPED},
 }
-ALLOCATORS = tuple(
-    n for n in AGENTS if not n.startswith(("oracle", "learned:", "coverage", "gain-rl"))
-)
-"""Rules that divide the rollouts of training on any back end."""
