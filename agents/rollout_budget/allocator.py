@@ -85,6 +85,9 @@ class RuleAllocator:
             that prompts not seen before are judged by their like.
         warm_up: updates with even counts before the rule decides.
         seed: of the rule's own draws.
+
+    Attributes:
+        unmeasured: counts told so far that were NaN or infinite.
     """
 
     def __init__(
@@ -115,6 +118,7 @@ class RuleAllocator:
         self.pooled = pooled
         self._pools = np.zeros((2, FAMILIES))
         self._updates = 0
+        self.unmeasured = 0
         self._pending: dict[str, np.ndarray] | None = None
         self._view: View | None = None
 
@@ -241,6 +245,9 @@ class RuleAllocator:
     ) -> None:
         """See `RolloutAllocator.observe`.
 
+        A prompt whose count is NaN or infinite (a reward that could not be computed) was not measured:
+        what is believed of it stays as it was, and it is counted in `unmeasured`.
+
         Args:
             ids: dataset indices, as given to `allocate`.
             n: rollouts of each.
@@ -257,15 +264,23 @@ class RuleAllocator:
         tried, right = np.asarray(n, float), np.asarray(successes, float)
         if tried.shape != ids.shape or right.shape != ids.shape:
             raise AllocgymError(f"n, successes: {len(ids)} counts each expected")
+        length = np.zeros(len(ids)) if tokens is None else np.asarray(tokens, float)
+        if length.shape != ids.shape:
+            raise AllocgymError(f"tokens: {len(ids)} counts expected, given {length.shape}")
+        known = np.isfinite(tried) & np.isfinite(right)
+        tried, right = np.where(known, tried, 0.0), np.where(known, right, 0.0)
+        length = np.where(known & np.isfinite(length), length, 0.0)
         if (right < 0).any() or (right > tried).any():
             raise AllocgymError("successes: between 0 and n expected")
-        length = np.zeros(len(ids)) if tokens is None else np.asarray(tokens, float)
+        self.unmeasured += int((~known).sum())
         waiting = self._pending
         if waiting is not None and np.array_equal(waiting["ids"], ids):
             tried, right = tried + waiting["tried"], right + waiting["right"]
             length = length + waiting["tokens"]
+            known = known | waiting["known"]
         if not final:
-            self._pending = {"ids": ids, "tried": tried, "right": right, "tokens": length}
+            counts = {"tried": tried, "right": right, "tokens": length}
+            self._pending = {"ids": ids, "known": known, **counts}
             return
         self._pending = None
         self._updates += 1
@@ -274,11 +289,11 @@ class RuleAllocator:
         items = self._beliefs.a.shape
         self._beliefs = beliefs.update(
             self._beliefs,
-            ids[None],
-            tried[None],
-            right[None],
-            mixed[None],
-            (length / np.maximum(tried, 1))[None],
+            ids[None, known],
+            tried[None, known],
+            right[None, known],
+            mixed[None, known],
+            (length / np.maximum(tried, 1))[None, known],
             np.array([self._updates]),
             np.full(items, float(a)),
             np.full(items, float(b)),

@@ -11,7 +11,7 @@ import allocgym  # noqa: F401
 from allocgym.envs.core.builder import make_backend, make_problem
 from allocgym.envs.core.contracts import Shares
 from allocgym.envs.core.errors import AllocgymError, OutOfBudgetError
-from allocgym.simulators.rollout_budget.scenarios import SCENARIOS
+from allocgym.simulators.rollout_budget.scenario import SCENARIOS
 
 ID = "allocgym:allocgym/RolloutBudget-v0"
 SMALL = {"horizon": 6}
@@ -182,9 +182,10 @@ def test_the_reward_is_accuracy_less_price_and_never_a_ratio():
         _, reward, done, _, info = env.step(np.zeros(10, np.float32))
         total += reward
         cost += info["reward_terms"]["cost"]
-        assert 0 <= info["prompt_ratio"] <= 1 and 0 <= info["rollout_ratio"] <= 1
+        for which in ("prompt", "rollout"):
+            assert 0 <= info["scores"][f"gradient ratio per {which}"] <= 1
     assert cost < 0
-    assert total - cost == pytest.approx(info["heldout"] - start)
+    assert total - cost == pytest.approx(info["scores"]["held-out accuracy"] - start)
 
 
 def test_a_length_schedule_buys_more_rollouts_with_the_same_tokens():
@@ -245,7 +246,7 @@ def test_search_counts_prompts_solved_and_teaches_nothing(kind, mode):
     problem = make_problem("rollout-budget", n_max=10 if mode == "bins" else 16, mode=mode)
     backend = make_backend(problem, "twin", num_envs=8, horizon=4, search=kind)
     outcome = backend.reset(np.arange(8))
-    rates = backend._rates.copy()
+    rates = backend.state.rates.copy()
     memory = problem.begin(outcome)
     solved = offered = 0
     while not outcome.done.all():
@@ -255,7 +256,7 @@ def test_search_counts_prompts_solved_and_teaches_nothing(kind, mode):
         memory = problem.update(memory, outcome)
         solved = solved + outcome.mixed.sum(1)
     np.testing.assert_allclose(outcome.heldout, solved / offered, rtol=1e-12)
-    np.testing.assert_array_equal(backend._rates, rates)
+    np.testing.assert_array_equal(backend.state.rates, rates)
     assert (0 < outcome.heldout).all() and (outcome.heldout <= 1).all()
 
 

@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 from allocgym.envs.core.builder import make_backend, make_problem
 from allocgym.envs.core.contracts import Shares
 from allocgym.envs.core.errors import AllocgymError
+from allocgym.envs.core.scenario import choose
 from allocgym.simulators.core import public_data
-from allocgym.simulators.rollout_budget import calibration, costs, law, recorded, scenarios
+from allocgym.simulators.rollout_budget import calibration, costs, law, recorded, sampling
+from allocgym.simulators.rollout_budget.scenario import SCENARIOS, fit
 
 
 @given(st.integers(0, 10**6), st.integers(1, 12), st.integers(1, 9))
@@ -35,8 +37,7 @@ def test_simpy_plays_what_the_recursion_says(seed, n, lanes):
 
 def test_published_step_times_are_reproduced():
     for name, seconds in (("1.5B", 102.0), ("7B", 236.0)):
-        made = scenarios.make("qwen1.5b-dsr", model=name)
-        model = dataclasses.replace(made.cost_model(), jitter=0.0, failure_probability=0.0)
+        model = dataclasses.replace(costs.calibrated(name), jitter=0.0, failure_probability=0.0)
         units = np.full((256, 1), 8.0)
         mean = np.full((256, 1), 500 * np.exp(0.5))
         drawn = costs.durations(
@@ -93,8 +94,8 @@ def test_verifier_noise_is_seen_and_cut_rollouts_are_wrong():
 
 
 def one_update(tried, right, **overrides):
-    made = dataclasses.replace(scenarios.SCENARIOS["hard-tail"], **overrides)
-    drawn = scenarios.sample(made, np.array([0]), len(tried), bins=False)
+    made = dataclasses.replace(SCENARIOS["hard-tail"], epoch=1, **overrides)
+    drawn = sampling.sample(made, np.array([0]), sampling.Layout(len(tried), bins=False))
     true = drawn.law
     share = ((right > 0) & (right < tried)) * 1.0
     zero = np.zeros(1), np.zeros((true.families, 1))
@@ -172,22 +173,22 @@ def test_a_state_can_be_kept_and_put_back():
 )
 def test_a_scenario_out_of_range_is_refused(field, value):
     with pytest.raises(AllocgymError, match=field):
-        scenarios.make("qwen1.5b-dsr", **{field: value})
+        choose(SCENARIOS, "qwen1.5b-dsr", {field: value})
 
 
 def test_the_population_is_the_fitted_one():
-    rates = scenarios.initial_rates("beta", (np.arange(20_000) + 0.5) / 20_000)
-    a, b = scenarios.fit("items")["initial beta"]
+    rates = sampling.initial_rates("beta", (np.arange(20_000) + 0.5) / 20_000)
+    a, b = fit("items")["initial beta"]
     assert rates.mean() == pytest.approx(a / (a + b), abs=0.01)
-    hard = scenarios.initial_rates("hard-tail", (np.arange(20_000) + 0.5) / 20_000)
+    hard = sampling.initial_rates("hard-tail", (np.arange(20_000) + 0.5) / 20_000)
     assert (hard < 0.02).mean() == pytest.approx(0.5, abs=0.01)
 
 
 def test_fits_say_where_they_come_from_and_how_far_off_they_are():
-    items, tiny = scenarios.fit("items"), scenarios.fit("tiny")
+    items, tiny = fit("items"), fit("tiny")
     assert items["held-out rmse of the mean curve"] < items["held-out rmse, early mean"] / 4
     assert tiny["held-out rmse of accuracy"] < 0.01
-    assert all(f["source"] for f in (items, tiny, scenarios.fit("cost")))
+    assert all(f["source"] for f in (items, tiny, fit("cost")))
 
 
 needs_data = pytest.mark.skipif(
@@ -197,7 +198,7 @@ needs_data = pytest.mark.skipif(
 
 @needs_data
 def test_the_update_law_orders_recorded_runs_it_was_not_fitted_to():
-    fit = scenarios.fit("tiny")
+    tiny = fit("tiny")
     runs = recorded.tiny_runs()
     from scipy.special import expit
 
@@ -205,13 +206,13 @@ def test_the_update_law_orders_recorded_runs_it_was_not_fitted_to():
     for run in runs:
         path = calibration.ability(
             *calibration.signals(run),
-            fit["eta"],
-            fit["own"],
-            fit["noise"],
-            fit["between"],
-            fit["limit"],
+            tiny["eta"],
+            tiny["own"],
+            tiny["noise"],
+            tiny["between"],
+            tiny["limit"],
         )
-        x = np.array(fit["base"]) + np.array(fit["slope"]) * path[run.logged][:, fit["families"]]
+        x = np.array(tiny["base"]) + np.array(tiny["slope"]) * path[run.logged][:, tiny["families"]]
         areas.setdefault(run.name, []).append(expit(x).mean())
     mean = {k: np.mean(v) for k, v in areas.items()}
     assert min(mean, key=mean.get) == "anti" and max(mean, key=mean.get) == "uniform"
