@@ -353,7 +353,8 @@ class RolloutBudget(Problem[RolloutOutcome, RolloutMemory, Shares]):
     def decode(self, action: np.ndarray, memory: RolloutMemory) -> Shares:
         """Turn an action into whole rollouts within bounds; the period's total is exact."""
         array = self.check_action(action, len(memory.step))
-        array = array.astype(np.promote_types(array.dtype, np.float32), copy=False)
+        if array.dtype != np.float32:
+            array = array.astype(np.float64, copy=False)
         if self.mode == "index":
             return self.round(self.index_weights(np.asarray(array, float), memory), memory)
         prompts = columns(memory.prompts)

@@ -60,6 +60,8 @@ class RolloutSimulator(Simulator[RolloutOutcome, Shares, RolloutState]):
         granularity = granularity or ("bins" if problem.mode == "bins" else "prompts")
         if granularity not in GRANULARITIES:
             raise unknown("granularity", granularity, GRANULARITIES)
+        if not isinstance(cost, (costs.CostModel, Mapping, type(None))):
+            raise AllocgymError(f"cost: a CostModel, or its fields by name, given {cost!r}")
         self.bins = granularity == "bins"
         made = (in_bins if self.bins else in_prompts)(scenario, problem.n_max)
         self.scenario = made

@@ -1,11 +1,13 @@
+import copy
 import dataclasses
+import pickle
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from allocgym.envs.core.builder import make_backend, make_problem
+from allocgym.envs.core.builder import build, make_backend, make_problem
 from allocgym.envs.core.contracts import Shares
 from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.core.scenario import choose
@@ -155,16 +157,165 @@ def test_even_and_uneven_splits_tie_in_the_control():
     assert (ends[0] >= ends[1] - 1e-4).all()
 
 
-def test_a_state_can_be_kept_and_put_back():
+VARIANTS = {
+    "plain": {},
+    "rounds": {"rounds": 4},
+    "best of n": {"search": "best-of-n", "rounds": 2},
+    "tree": {"search": "tree", "rounds": 2},
+    "length": {"max_tokens": 2000.0, "length_decay": 0.5, "length_every": 1, "high": 64},
+    "longer": {"max_tokens": 200.0, "length_decay": 3.0, "length_every": 1, "rounds": 2},
+    "gates": {"need": 0.4, "forget": 0.1, "rounds": 2, "families": 4},
+}
+ROWS = {"bins": 10, "per_prompt": 8}
+
+
+class Played:
+    """Episodes driven by random actions that each environment draws from its own seed."""
+
+    def __init__(self, mode, seeds, horizon=4, **arguments):
+        self.problem = make_problem("rollout-budget", n_max=ROWS[mode], mode=mode)
+        self.backend = make_backend(
+            self.problem, "twin", num_envs=len(seeds), horizon=horizon, **arguments
+        )
+        self.seeds = np.array(seeds)
+        self.outcome = self.backend.reset(self.seeds)
+        self.memory = self.problem.begin(self.outcome)
+        self.periods = np.zeros(len(seeds), int)
+
+    def restart(self, row, seed):
+        where = np.arange(len(self.seeds)) == row
+        self.seeds = np.where(where, seed, self.seeds)
+        self.outcome = self.backend.reset(self.seeds, where)
+        self.memory = self.memory.where(where, self.problem.begin(self.outcome))
+        self.periods[row] = 0
+
+    def step(self):
+        drawn = [
+            np.random.default_rng([seed, period]).uniform(-1, 1, self.problem.n_max)
+            for seed, period in zip(self.seeds, self.periods, strict=True)
+        ]
+        self.outcome = self.backend.spend(self.problem.decode(np.array(drawn), self.memory))
+        self.memory = self.problem.update(self.memory, self.outcome)
+        self.periods += 1
+
+    @classmethod
+    def replayed(cls, mode, arguments):
+        one = cls(mode, [3, 4], **arguments)
+        one.step()
+        return one
+
+    def seen(self, row):
+        """All that comes back from one environment, bit for bit."""
+        one = self.outcome.rows(slice(row, row + 1)).to_json()
+        observation = self.problem.encode(self.memory)
+        left = int(self.backend.ledger.left[row])
+        return one, {k: v[row].tolist() for k, v in observation.items()}, left
+
+
+@pytest.mark.parametrize("mode", ROWS)
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("before", [1, 3])
+def test_a_row_that_begins_anew_amid_others_is_as_if_alone(mode, variant, before):
+    """A fault of old: length and rounds were taken to be those of the row that is furthest on."""
+    arguments = VARIANTS[variant]
+    three = Played(mode, [5, 6, 7], **arguments)
+    alone = {row: Played(mode, [seed], **arguments) for row, seed in enumerate([5, 6, 7])}
+
+    def step():
+        three.step()
+        for row, one in alone.items():
+            one.step()
+            assert three.seen(row) == one.seen(0), (variant, row, int(one.periods[0]))
+
+    for _ in range(before):
+        step()
+    three.restart(1, 99)
+    alone[1] = Played(mode, [99], **arguments)
+    assert three.seen(1) == alone[1].seen(0)
+    while not three.outcome.done.any():
+        step()
+    assert three.outcome.done.tolist() == [True, False, True]
+    assert three.backend.ledger.left[[0, 2]].tolist() == [0, 0] and three.backend.ledger.left[1] > 0
+
+
+@pytest.mark.parametrize("mode", ROWS)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_state_can_be_kept_and_put_back(mode, variant):
+    """In the middle of an update where it has rounds; by hand, copied, and pickled."""
+    played = Played(mode, [3, 4], **VARIANTS[variant])
+    played.step()
+    state = played.backend.get_state()
+    copies = [copy.deepcopy(played), pickle.loads(pickle.dumps(played))]
+    other = Played(mode, [0, 1], **VARIANTS[variant])
+    other.backend.set_state(state)
+    assert other.backend.outcome == played.outcome
+    other.memory, other.seeds, other.periods = played.memory, played.seeds, played.periods.copy()
+    for _ in range(2):
+        for one in (played, other, *copies):
+            one.step()
+            assert one.seen(0) == played.seen(0) and one.seen(1) == played.seen(1)
+    played.backend.set_state(state)
+    again = played.backend.outcome
+    assert again == Played.replayed(mode, VARIANTS[variant]).outcome
+
+
+def test_lengths_that_grow_leave_room_for_every_prompt():
     problem = make_problem("rollout-budget", n_max=8, mode="per_prompt")
-    backend = make_backend(problem, "twin", num_envs=2, horizon=3)
-    backend.reset(np.arange(2))
-    even = Shares(np.full((2, 8), 8))
-    backend.spend(even)
-    state = backend.get_state()
-    one = backend.spend(even)
-    backend.set_state(state)
-    assert backend.spend(even) == one
+    backend = make_backend(
+        problem,
+        "twin",
+        horizon=6,
+        max_tokens=50.0,
+        length_decay=10.0,
+        length_every=1,
+        low=2,
+        high=9,
+    )
+    outcome = backend.reset(np.array([0]))
+    memory = problem.begin(outcome)
+    budgets = []
+    while not outcome.done.all():
+        budgets.append(int(outcome.instance.budget[0]))
+        decision = problem.decode(np.ones((1, 8), np.float32), memory)
+        problem.check(decision, memory)
+        outcome = backend.spend(decision)
+        memory = problem.update(memory, outcome)
+    assert budgets[0] == 64 and budgets[-1] == 16 and backend.ledger.left[0] == 0
+
+
+HOSTILE = (np.nan, np.inf, -np.inf, 1e300, -1e300, 2**70, -1, "x", None, [], [1, "a"], {}, True)
+
+
+@pytest.mark.parametrize("backend", ["simpy", "twin"])
+def test_no_value_of_any_argument_ends_in_anything_but_a_sentence(backend):
+    """Every field of the scenario, every argument of problem and back end, every price."""
+    names = [f.name for f in dataclasses.fields(SCENARIOS["tiny"]) if f.name != "name"]
+    names += ["n_max", "mode", "kappa", "temperature", "granularity", "dtype", "cost", "num_envs"]
+    prices = [f.name for f in dataclasses.fields(costs.CostModel)]
+    given = [({name: value}, name) for name in names for value in HOSTILE]
+    given += [({"cost": {name: value}}, name) for name in prices for value in HOSTILE]
+    given += [({"cells": "/nowhere.json", "scenario": "tiny"}, "cells")]
+    given += [({"families": 2, "scenario": "tiny"}, "families")]
+    given += [({"multiple": 8, "high": 12, "budget": 768}, "high")]
+    refused = 0
+    for arguments, name in given:
+        try:
+            made = build("rollout-budget", backend, **{"num_envs": 2, "horizon": 2} | arguments)
+        except AllocgymError as error:
+            named = name in str(error) or next(iter(arguments)) in str(error)
+            assert named and "\n" not in str(error), (arguments, str(error))
+            refused += 1
+            continue
+        # What is let through plays a whole episode.
+        outcome = made.reset(np.arange(made.spec.batch_size))
+        memory = made.problem.begin(outcome)
+        shape = (made.spec.batch_size, *made.problem.action_space.shape)
+        for _ in range(2):
+            outcome = made.spend(made.problem.decode(np.zeros(shape), memory))
+            memory = made.problem.update(memory, outcome)
+            observed = made.problem.encode(memory).values()
+            assert all(np.isfinite(o).all() for o in observed), arguments
+    assert refused > 0.9 * len(given)
 
 
 @pytest.mark.parametrize(
