@@ -86,6 +86,7 @@ ENTRIES = (
             "cma": ("rollout_budget.training:by_evolution", 16),
             "ppo": ("rollout_budget.training:by_ppo", 10),
         },
+        kinds={"learned-index": "rollout_budget.learned:IndexAgent"},
     ),
     _entry(
         "prb_slicing",

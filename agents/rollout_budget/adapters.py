@@ -9,6 +9,7 @@ slime (624b824) silently averages uneven groups over the batch: give it whole gr
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -95,23 +96,25 @@ class VerlAdapter:
         Args:
             non_tensor_batch: of the prompt batch.
             plan: what `plan` returned.
-            rewards: ``(total,)`` sequence rewards; above ``threshold`` counts as a success.
+            rewards: ``(total,)`` sequence rewards; above ``threshold`` counts as a success, NaN as not
+                tried.
             response_lengths: ``(total,)`` tokens.
             threshold: of success.
         """
-        rewards = np.asarray(rewards)
+        rewards = np.asarray(rewards, float)
         if rewards.shape != plan.index.shape:
             raise AllocgymError(
                 f"rewards: {len(plan.index)} expected, one a rollout, given {rewards.shape}"
             )
         m = len(plan.counts)
+        tried = np.bincount(plan.index, _judged(rewards), m)
         right = np.bincount(plan.index, rewards > threshold, m)
         tokens = (
             None
             if response_lengths is None
             else np.bincount(plan.index, np.asarray(response_lengths, float), m)
         )
-        self.allocator.observe(self.ids(non_tensor_batch), plan.counts, right, tokens)
+        self.allocator.observe(self.ids(non_tensor_batch), tried, right, tokens)
 
 
 class TRLAdapter:
@@ -162,14 +165,14 @@ class TRLAdapter:
         lengths: np.ndarray | None = None,
         threshold: float = 0.5,
     ) -> None:
-        """Report a batch in the order it was fed."""
-        rewards = np.asarray(rewards)
+        """Report a batch in the order it was fed; a NaN reward counts as not tried."""
+        rewards = np.asarray(rewards, float)
         if len(rewards) != len(fed) or len(fed) % self.group:
             raise AllocgymError(
                 f"rewards: {len(fed)} expected, a multiple of {self.group}, given {len(rewards)}"
             )
         ids, inverse = np.unique(np.asarray(fed), return_inverse=True)
-        n = np.bincount(inverse)
+        n = np.bincount(inverse, _judged(rewards))
         right = np.bincount(inverse, rewards > threshold)
         tokens = None if lengths is None else np.bincount(inverse, np.asarray(lengths, float))
         self.allocator.observe(ids, n, right, tokens)
@@ -177,3 +180,13 @@ class TRLAdapter:
     def baseline_noise(self, groups: int) -> float:
         """Variance of a baseline from one group over that from all ``groups``: their number."""
         return float(groups)
+
+
+def _judged(rewards: np.ndarray) -> np.ndarray:
+    """Which rollouts have a reward; those without are reported."""
+    known = ~np.isnan(rewards)
+    if not known.all():
+        warnings.warn(
+            f"rewards: {int((~known).sum())} of {len(rewards)} are no numbers; ignored", stacklevel=3
+        )
+    return known

@@ -8,17 +8,17 @@ what CMA-ES finds says which of them, or what between them, a situation asks for
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 
-from allocgym.agents.core.agent import rollout
+from allocgym.agents.rollout_budget.agent import RuleAgent
 from allocgym.agents.rollout_budget.rules import Rule, by_gains, proportional
 from allocgym.agents.rollout_budget.view import View
-from allocgym.envs.core.errors import AllocgymError, missing_extra
+from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.rollout_budget import algebra
+from allocgym.envs.rollout_budget.problem import RolloutBudget
 
 TERMS = (
     "exponent of p",
@@ -33,6 +33,8 @@ TERMS = (
     "floor",
     "least group",
 )
+START = (0.5, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -0.5, -1.0)
+"""Where tuning begins."""
 
 
 class LearnedIndex(Rule):
@@ -47,9 +49,9 @@ class LearnedIndex(Rule):
     def __init__(
         self, weights: Sequence[float], name: str = "learned", loss_weight: str = "rollout"
     ) -> None:
-        if len(weights) != len(TERMS):
-            raise AllocgymError(f"weights: {len(TERMS)} numbers expected, given {len(weights)}")
         self.weights = np.asarray(weights, float)
+        if self.weights.shape != (len(TERMS),) or not np.isfinite(self.weights).all():
+            raise AllocgymError(f"weights: {len(TERMS)} finite numbers expected, given {weights!r}")
         self.name = name
         self.loss_weight = loss_weight
 
@@ -91,61 +93,29 @@ class LearnedIndex(Rule):
         return proportional(view, blend * greedy / whole + (1 - blend) * shares, 0)
 
 
-START = (0.5, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -0.5, -1.0)
-AXES = ("rollouts", "tokens", "seconds")
-
-
-def train(
-    make_backend: Callable[[int], Any],
-    problem: Any,
-    score: Callable[[list[Any]], np.ndarray],
-    iterations: int = 30,
-    seed: int = 0,
-    progress: Callable[[int, float], None] | None = None,
-) -> tuple[LearnedIndex, dict[str, Any]]:
-    """Tune the weights by CMA-ES on episodes drawn from a simulator.
+class IndexAgent(RuleAgent):
+    """A `LearnedIndex` as an agent that can be kept in a file.
 
     Args:
-        make_backend: called once with the number of episodes of a batch.
-        problem: of the back end.
-        score: from the outcomes of a batch of episodes to ``(batch,)`` scores, higher is better.
-        iterations: generations.
-        seed: of the search; the episodes' seeds are far from any used elsewhere.
-        progress: told (generation, best score).
-
-    Raises:
-        ImportError: ``cma`` is not installed.
+        problem: rollout budgets.
+        weights: one number for each of `TERMS` (default: where tuning begins).
+        name: shown in tables.
     """
-    try:
-        import cma
-    except ImportError as error:
-        raise missing_extra("cma", "learn") from error
-    from allocgym.agents.rollout_budget.agent import RuleAgent
 
-    begun, used = time.perf_counter(), time.process_time()
-    batch = 16
-    backend = make_backend(batch)
-    search = cma.CMAEvolutionStrategy(
-        np.array(START), 0.4, {"seed": seed + 1, "verbose": -9, "popsize": 8}
-    )
-    for iteration in range(iterations):
-        seeds = 2**40 + (seed * iterations + iteration) * batch + np.arange(batch)
-        candidates = search.ask()
-        scores = []
-        for weights in candidates:
-            outcomes = rollout(RuleAgent(problem, LearnedIndex(weights)), backend, seeds)
-            # Weak pull to simple rules: what does not pay should vanish.
-            scores.append(-float(score(outcomes).mean()) + 2e-5 * float(np.sum(weights**2)))
-        search.tell(candidates, scores)
-        if progress is not None:
-            progress(iteration + 1, -min(scores))
-    # The distribution's mean: the best single candidate was lucky on its episodes.
-    weights = [round(float(w), 5) for w in search.result.xfavorite]
-    return LearnedIndex(weights), {
-        "trainer": "CMA-ES",
-        "iterations": iterations,
-        "seed": seed,
-        "episodes": iterations * batch * search.popsize,
-        "seconds": round(time.perf_counter() - begun, 1),
-        "cpu seconds": round(time.process_time() - used, 1),
-    }
+    rule: LearnedIndex
+
+    def __init__(
+        self, problem: RolloutBudget, weights: Sequence[float] = START, name: str = "learned"
+    ) -> None:
+        super().__init__(problem, LearnedIndex(weights, name))
+
+    def to_file(self) -> tuple[str, dict[str, Any], None]:
+        """Kind, settings and tensors of the agent file."""
+        return "learned-index", {"weights": self.rule.weights.tolist()}, None
+
+    @classmethod
+    def from_file(
+        cls, problem: RolloutBudget, settings: Mapping[str, Any], tensors: Any, name: str
+    ) -> Self:
+        """Rebuild from an agent file."""
+        return cls(problem, settings["weights"], name)

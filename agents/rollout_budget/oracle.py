@@ -10,7 +10,7 @@ import numpy as np
 from allocgym.agents.core.agent import Agent
 from allocgym.agents.rollout_budget.agent import RuleAgent
 from allocgym.agents.rollout_budget.rules import Coverage
-from allocgym.agents.rollout_budget.view import View
+from allocgym.agents.rollout_budget.view import View, view_of
 from allocgym.envs.core.contracts import Shares
 from allocgym.envs.rollout_budget import algebra
 from allocgym.envs.rollout_budget.problem import RolloutBudget
@@ -21,6 +21,7 @@ class Oracle(Agent[RolloutOutcome, Shares]):
     """Greedy ascent on the expected accuracy gained by one update, in small blocks of rollouts.
 
     Myopic, and greedy on a criterion that is not concave: an upper bound in practice, not a proof.
+    Where rollouts are a search, nothing is learned, and it decides as `CoverageOracle` does.
 
     Args:
         problem: rollout budgets.
@@ -37,7 +38,7 @@ class Oracle(Agent[RolloutOutcome, Shares]):
         self.blocks = blocks
         self.cost_aware = cost_aware
         if cost_aware:
-            self.name = "oracle per token"
+            self.name = "oracle-per-token"
         self._backend: Any = None
 
     def peek(self, backend: Any) -> None:
@@ -47,7 +48,9 @@ class Oracle(Agent[RolloutOutcome, Shares]):
     def ask(self) -> Shares:
         """Hand out the round's rollouts block by block where they gain most."""
         back, memory = self._backend, self.memory
-        law = back.sampled.law
+        if back.scenario.search:
+            return Shares(covering(back, view_of(self.problem, memory, self.seed)))
+        law = back.state.law
         p = np.ascontiguousarray(back.true_rates())
         lengths = np.ascontiguousarray(back.true_lengths())
         low, high = (np.ascontiguousarray(v).astype(np.int64) for v in self.problem.bounds(memory))
@@ -101,7 +104,7 @@ class Oracle(Agent[RolloutOutcome, Shares]):
     @staticmethod
     def _worth(back: Any, law: Any, family: np.ndarray) -> np.ndarray:
         """Accuracy gained by a unit of signal of each row: shared part plus the family's own."""
-        rates = back._rates
+        rates = back.state.rates
         slope = law.weight * rates * (1 - rates) * law.slope
         whole = slope.sum(0)
         by = np.stack([(slope * (law.family == f)).sum(0) for f in range(law.families)], 1)
@@ -109,16 +112,29 @@ class Oracle(Agent[RolloutOutcome, Shares]):
         return np.asarray((1 - law.own)[:, None] * whole[:, None] + own)
 
 
+SURE = 1e9
+"""Pseudo-rollouts behind what a clairvoyant knows."""
+
+
+def certain(backend: Any, view: View) -> View:
+    """The view with every prompt's true rate in place of beliefs."""
+    p = np.ascontiguousarray(backend.true_rates())
+    return dataclasses.replace(view, a=p * SURE, b=(1 - p) * SURE)
+
+
+def covering(backend: Any, view: View) -> np.ndarray:
+    """``(batch, m)`` rollouts that solve most prompts, every true rate known."""
+    return np.asarray(Coverage().units(certain(backend, view)), np.int64)
+
+
 class CoverageOracle(RuleAgent):
     """Best of n with every prompt's true rate known: no split made at once solves more on average."""
 
     clairvoyant = True
-    SURE = 1e9
-    """Pseudo-rollouts behind what it knows."""
 
     def __init__(self, problem: RolloutBudget) -> None:
         super().__init__(problem, Coverage())
-        self.name = "oracle coverage"
+        self.name = "oracle-coverage"
         self._backend: Any = None
 
     def peek(self, backend: Any) -> None:
@@ -127,5 +143,4 @@ class CoverageOracle(RuleAgent):
 
     def view(self) -> View:
         """What `Coverage` sees, with certainty in place of beliefs."""
-        p = np.ascontiguousarray(self._backend.true_rates())
-        return dataclasses.replace(super().view(), a=p * self.SURE, b=(1 - p) * self.SURE)
+        return certain(self._backend, super().view())

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from allocgym.agents.rollout_budget import catalogue
+from allocgym.agents.rollout_budget.agent import make_rule
 from allocgym.agents.rollout_budget.allocator import Context, RuleAllocator
 from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, finish
@@ -108,7 +109,7 @@ def rules_hold(trials: int) -> dict[str, int]:
             high = int(rng.integers(4, 33)) * 4
             budget = int(rng.integers(1, m * high // 4 + 1)) * 4
             budget = min(budget, m * high)
-            made = RuleAllocator(catalogue.make_rule(name), high=high, multiple=multiple)
+            made = RuleAllocator(make_rule(name), high=high, multiple=multiple)
             truth = rng.choice([0.0, 1.0, 0.5], m) if trial % 3 == 0 else rng.random(m)
             if trial % 3 == 1:
                 truth[:] = trial % 2

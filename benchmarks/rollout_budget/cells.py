@@ -9,28 +9,37 @@ from typing import Any
 
 import numpy as np
 
+from allocgym.agents.core import catalogue
 from allocgym.agents.core.agent import rollout
-from allocgym.agents.rollout_budget import catalogue
-from allocgym.benchmarks.rollout_budget import curves
+from allocgym.agents.rollout_budget.catalogue import AGENTS
 from allocgym.envs.core.builder import make_backend, make_problem
+from allocgym.envs.rollout_budget import curves
 
 HORIZON = 60
 ROWS = 64
 
 
+def content(agent: str) -> dict[str, str]:
+    """What names the content of an agent's file in a cell: nothing where it has none."""
+    file = agent
+    if agent.startswith("learned:"):
+        file = AGENTS[agent][1]["path"]  # type: ignore[index]
+    if not file.endswith(".zip"):
+        return {}
+    return {"sha": hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]}
+
+
 def describe(regime: str, agent: str, seed: int, rounds: int = 1, **setting: Any) -> dict[str, Any]:
     """Describe a run; an agent file enters by its content."""
-    cell: dict[str, Any] = {
+    return {
         "v": 1,
         "regime": regime,
         "agent": agent,
         "seed": seed,
         "rounds": rounds,
         "setting": {"horizon": HORIZON, "evaluate_every": 6, **setting},
+        **content(agent),
     }
-    if agent.endswith(".zip"):
-        cell["sha"] = hashlib.sha256(Path(agent).read_bytes()).hexdigest()[:16]
-    return cell
 
 
 def run(cell: dict[str, Any]) -> dict[str, Any]:

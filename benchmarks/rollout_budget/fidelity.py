@@ -19,7 +19,8 @@ from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, console, finish, show
 from allocgym.benchmarks.rollout_budget import own_runs
 from allocgym.simulators.core import public_data
-from allocgym.simulators.rollout_budget import calibration, recorded, scenarios
+from allocgym.simulators.rollout_budget import calibration, recorded
+from allocgym.simulators.rollout_budget.scenario import fit
 
 EARLY = 8
 GROUP = calibration.GROUP
@@ -112,22 +113,22 @@ def held_out_prompts() -> tuple[list[Figure], dict[str, Any]]:
 
 def recorded_curves() -> tuple[list[Figure], dict[str, Any]]:
     """Curves of recorded runs that informed no fit, given what they tried."""
-    fit = scenarios.fit("tiny")
+    tiny = fit("tiny")
     runs = recorded.tiny_runs()
-    known = set(fit["calibration runs"])
+    known = set(tiny["calibration runs"])
     held = [r for r in runs if f"{r.name} {r.seed}" not in known]
-    fam = np.array(fit["families"])
+    fam = np.array(tiny["families"])
     errors, flat = [], []
     for run in held:
         path = calibration.ability(
             *calibration.signals(run),
-            fit["eta"],
-            fit["own"],
-            fit["noise"],
-            fit["between"],
-            fit["limit"],
+            tiny["eta"],
+            tiny["own"],
+            tiny["noise"],
+            tiny["between"],
+            tiny["limit"],
         )
-        x = np.array(fit["base"]) + np.array(fit["slope"]) * path[run.logged][:, fam]
+        x = np.array(tiny["base"]) + np.array(tiny["slope"]) * path[run.logged][:, fam]
         curve = special.expit(x).mean(1)
         errors.append(np.mean((curve - run.accuracy) ** 2))
         start, end = run.accuracy[0], np.mean([r.accuracy[-1] for r in runs if r not in held])
@@ -225,7 +226,7 @@ def order(
 
 def simulate_recorded(episodes: int) -> dict[str, float]:
     """Areas of the recorded policies in free-running simulation of the recorded set-up."""
-    fit = scenarios.fit("tiny")
+    tiny = fit("tiny")
     out = {}
     for name, rule, weight in (
         ("uniform", "uniform", "rollout"),
@@ -235,7 +236,7 @@ def simulate_recorded(episodes: int) -> dict[str, float]:
         ("knapsack-beta, prompt-weighted", "knapsack-beta", "prompt"),
         ("sequential", "sequential", "rollout"),
     ):
-        out[name] = own_runs.simulate("tiny", fit, rule, episodes, weight)
+        out[name] = own_runs.simulate("tiny", tiny, rule, episodes, weight)
     return out
 
 

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from allocgym.agents.rollout_budget import catalogue
+from allocgym.agents.rollout_budget.agent import make_rule
 from allocgym.benchmarks.core.suite import console
-from allocgym.benchmarks.rollout_budget import curves, episodes
+from allocgym.benchmarks.rollout_budget import episodes
 from allocgym.envs.core.journal import write_json
+from allocgym.envs.rollout_budget import curves
 from allocgym.simulators.rollout_budget import calibration
 from allocgym.simulators.rollout_budget.recorded import Run
-from allocgym.simulators.rollout_budget.scenarios import SCENARIOS
+from allocgym.simulators.rollout_budget.scenario import SCENARIOS
 
 REGIMES = ("easy", "hard-tail", "mixed-cost")
 
@@ -92,7 +93,7 @@ def simulate(
         gain_spread=0.0,
         loss_weight=weight,
     )
-    agent = catalogue.make_rule(rule)
+    agent = make_rule(rule)
     agent.loss_weight = weight
     data = episodes.play(agent, made, np.arange(count))
     ends = data["rollouts"][:, -1]

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from allocgym.agents.rollout_budget import catalogue
+from allocgym.agents.rollout_budget.agent import make_rule
 from allocgym.benchmarks.core.compare import Paired, as_dict, holm, paired
 from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, console, finish, run_cells, show
-from allocgym.benchmarks.rollout_budget import cells, curves
+from allocgym.benchmarks.rollout_budget import cells
 from allocgym.envs.core.errors import unknown
+from allocgym.envs.rollout_budget import curves
 
 REGIMES = ("hard-tail", "mixed-cost", "easy")
 PLAIN = ("uniform", "anti", "posterior-greedy", "knapsack-published", "sequential", "uniform-16")
@@ -24,20 +25,8 @@ AGENTS = {
     "mixed-cost": "hetero-cost-tokens",
     "easy": "hard-tail-rollouts",
 }
+"""Shipped agents, trained on the simulator's scenario nearest to a regime."""
 AXES = ("rollouts", "tokens")
-
-
-def files(regime: str) -> str:
-    """The shipped agent trained on the simulator preset nearest to a regime."""
-    return str(catalogue.PRETRAINED / f"{AGENTS[regime]}.zip")
-
-
-def work(cell: dict[str, Any]) -> dict[str, Any]:
-    """Run a cell; agent files are named relative to the package."""
-    full = dict(cell)
-    if cell["agent"].startswith("learned:"):
-        full["agent"] = cell["agent"]
-    return cells.run(full)
 
 
 Runs = dict[str, dict[int, dict[str, Any]]]
@@ -190,15 +179,10 @@ def start(folder: Path, regime: str, names: list[str], seeds: int) -> Runs:
     shipped = f"learned:{AGENTS[regime]}"
     for seed in range(seeds):
         for name in names:
-            if name == LEARNED and not Path(files(regime)).exists():
-                continue
             agent = shipped if name == LEARNED else name
-            rounds = 1 if name == LEARNED else catalogue.make_rule(name).rounds
-            cell = cells.describe(regime, agent, seed, rounds)
-            if name == LEARNED:
-                cell["sha"] = cells.describe(regime, files(regime), seed)["sha"]
+            cell = cells.describe(regime, agent, seed, make_rule(agent).rounds)
             plan.append((name, seed, cell))
-    done = run_cells([cell for _, _, cell in plan], work, folder, 1)
+    done = run_cells([cell for _, _, cell in plan], cells.run, folder, 1)
     runs: Runs = {}
     for (name, seed, _), result in zip(plan, done, strict=True):
         runs.setdefault(name, {})[seed] = result

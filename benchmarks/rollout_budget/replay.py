@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from allocgym.agents.rollout_budget import catalogue
+from allocgym.agents.rollout_budget.agent import make_rule
 from allocgym.agents.rollout_budget.allocator import Context, RuleAllocator
 from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, console, finish, show
@@ -39,14 +40,14 @@ def replay(name: str, truth: np.ndarray, seed: int = 0, least: int = 1) -> dict[
     """Run one allocator through the recorded epochs.
 
     Args:
-        name: rule; ``"oracle"`` and ``"oracle knapsack"`` know the truth.
+        name: rule; ``"oracle"`` and ``"oracle-knapsack"`` know the truth.
         truth: ``(prompts, visits)`` success rates.
         seed: of the order and the rollouts.
         least: rollouts of an offered prompt at least (1; selectors need 0 and get it).
     """
     prompts, visits = truth.shape
     known = name.startswith("oracle")
-    rule = None if known else catalogue.make_rule(name)
+    rule = None if known else make_rule(name)
     allocator = None if rule is None else RuleAllocator(rule, low=0, seed=seed)
     rounds = 1 if rule is None else rule.rounds
     state = randomness.stream(np.array([seed]), "replay", prompts)[:, 0]
@@ -64,7 +65,7 @@ def replay(name: str, truth: np.ndarray, seed: int = 0, least: int = 1) -> dict[
                 step = visit * steps + s
                 if allocator is None:
                     gains = algebra.known_gains(p, 128)
-                    if name == "oracle knapsack":
+                    if name == "oracle-knapsack":
                         gains = gains * (p * (1 - p) ** 2)[:, None]
                     n = algebra.greedy(gains[None], budget, least, 128)[0]
                 else:
@@ -126,7 +127,7 @@ def suite(options: Options) -> int:
     truth = smoothed(recorded.trajectories())
     if options.quick:
         truth = truth[:, ::3]
-    names = options.agents or [*catalogue.RULES, "oracle", "oracle knapsack"]
+    names = options.agents or [*catalogue.RULES, "oracle", "oracle-knapsack"]
     rows, results = [], {}
     for name in names:
         one = replay(name, truth)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import Any
 
@@ -11,8 +12,7 @@ from allocgym.benchmarks.core.compare import Paired, as_dict, holm, paired
 from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, finish, show
 from allocgym.benchmarks.rollout_budget import episodes
-from allocgym.simulators.rollout_budget.scenarios import SCENARIOS, Scenario
-from allocgym.simulators.rollout_budget.search import KINDS
+from allocgym.simulators.rollout_budget.scenario import SCENARIOS, SEARCHES, RolloutScenario
 
 AGENTS = (
     "uniform",
@@ -24,15 +24,15 @@ AGENTS = (
     "deficiency-first",
     "coverage",
     "sequential",
-    "oracle coverage",
+    "oracle-coverage",
 )
-BOUND = "oracle coverage"
+BOUND = "oracle-coverage"
 PRESETS = ("qwen1.5b-dsr", "hard-tail", "homogeneous")
 HORIZON = 24
 """Updates: six epochs over the prompts, the model as it is."""
 
 
-def play(scenario: Scenario, agents: list[str], seeds: int) -> dict[str, np.ndarray]:
+def play(scenario: RolloutScenario, agents: list[str], seeds: int) -> dict[str, np.ndarray]:
     """Share of prompts solved by every agent, ``(seeds,)``."""
     return {
         name: episodes.play(name, scenario, np.arange(seeds))["accuracy"][:, -1] for name in agents
@@ -54,12 +54,10 @@ def suite(options: Options) -> int:
     figures: list[Figure] = []
     results: dict[str, Any] = {}
     for preset in options.cases or PRESETS:
-        for kind in KINDS:
+        for kind in SEARCHES:
             made = SCENARIOS[preset]
             found = play(
-                Scenario(**{**vars(made), "search": kind, "horizon": HORIZON}),
-                agents,
-                options.seeds,
+                dataclasses.replace(made, search=kind, horizon=HORIZON), agents, options.seeds
             )
             versus = against(found, "uniform")
             rows = [
@@ -83,7 +81,7 @@ def suite(options: Options) -> int:
                 "solved": {n: round(float(v.mean()), 5) for n, v in found.items()},
                 "minus uniform (unsolved)": {n: as_dict(d) for n, (d, _) in versus.items()},
             }
-            if kind == KINDS[0] and BOUND in found:
+            if kind == SEARCHES[0] and BOUND in found:
                 figures.append(bound(preset, found))
             if preset != "homogeneous" and "coverage" in versus:
                 d = versus["coverage"][0]

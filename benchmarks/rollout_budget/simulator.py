@@ -12,15 +12,34 @@ from allocgym.agents.rollout_budget import catalogue
 from allocgym.benchmarks.core.compare import Paired, as_dict, holm, normalised_gain, paired
 from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.suite import Figure, console, finish, run_cells, show
-from allocgym.benchmarks.rollout_budget import curves, episodes
-from allocgym.benchmarks.rollout_budget.cells import describe
-from allocgym.benchmarks.rollout_budget.training import shipped_name
-from allocgym.simulators.rollout_budget.scenarios import SCENARIOS, make
+from allocgym.benchmarks.rollout_budget import episodes
+from allocgym.benchmarks.rollout_budget.cells import content
+from allocgym.envs.core.scenario import choose
+from allocgym.envs.rollout_budget import curves
+from allocgym.simulators.rollout_budget.scenario import SCENARIOS
 
 BATTLES = ("hetero-cost", "prereq", "hard-tail")
 UNIFORMS = ("uniform", "uniform-16", "uniform-32")
 TUNING_SEEDS = 20
+NEAREST = {
+    ("hetero-cost", "seconds"): "hetero-cost-tokens",
+    ("hetero-cost", "rollouts"): "hard-tail-rollouts",
+    ("qwen1.5b-dsr", "rollouts"): "hard-tail-rollouts",
+    ("tiny", "rollouts"): "hard-tail-rollouts",
+    ("homogeneous", "rollouts"): "hard-tail-rollouts",
+}
+"""Which shipped agent stands in where none was trained for a preset and an axis."""
 Scores = dict[str, dict[str, dict[str, np.ndarray]]]
+
+
+def shipped_name(scenario: str, axis: str) -> str:
+    """Name of the shipped agent for a preset and an axis."""
+    chosen = f"{scenario}-{axis}"
+    if chosen in catalogue.SHIPPED:
+        return f"learned:{chosen}"
+    return "learned:" + NEAREST.get(
+        (scenario, axis), NEAREST.get((scenario, "rollouts"), f"{scenario}-rollouts")
+    )
 
 
 def better(ours: np.ndarray, theirs: np.ndarray) -> Paired:
@@ -30,20 +49,15 @@ def better(ours: np.ndarray, theirs: np.ndarray) -> Paired:
 
 def play_cell(cell: dict[str, Any]) -> dict[str, Any]:
     """Run one agent on one preset; a module-level function for `run_cells`."""
-    asked = make(cell["scenario"], **cell.get("overrides", {}))
-    made = episodes.stretched(asked, episodes.LONGER)
+    asked = choose(SCENARIOS, cell["scenario"], cell.get("overrides", {}))
+    made = asked.stretched(curves.LONGER)
     data = episodes.play(cell["agent"], made, cell.get("first", 0) + np.arange(cell["seeds"]))
     return {k: v.round(6).tolist() for k, v in data.items()}
 
 
 def cell_of(scenario: str, agent: str, seeds: int, first: int, overrides: Any) -> dict[str, Any]:
     """Describe a cell; an agent file enters by its content."""
-    file = agent
-    if agent.startswith("learned:"):
-        file = str(catalogue.PRETRAINED / f"{agent.partition(':')[2]}.zip")
-    cell = {"v": 3, "scenario": scenario, "agent": agent, "seeds": seeds}
-    if file.endswith(".zip"):
-        cell["sha"] = describe("", file, 0)["sha"]
+    cell = {"v": 3, "scenario": scenario, "agent": agent, "seeds": seeds, **content(agent)}
     if first:
         cell["first"] = first
     if overrides:
@@ -67,7 +81,7 @@ def compare(
     else:
         raw = run_cells(cells, play_cell, folder, 1)
     data = [{k: np.asarray(v) for k, v in r.items()} for r in raw]
-    limits = episodes.limits_of(data[0], make(scenario, **(overrides or {})).horizon)
+    limits = episodes.limits_of(data[0], choose(SCENARIOS, scenario, overrides or {}).horizon)
     out = {}
     for name, one in zip(names, data, strict=True):
         out[name] = episodes.scores(one, limits)
@@ -191,7 +205,7 @@ def suite(options: Options) -> int:
         learned = list(dict.fromkeys(shipped_name(scenario, axis) for axis in curves.AXES))
         wanted = [*names, *learned, "oracle"]
         if SCENARIOS[scenario].cost_spread > 1:
-            wanted.append("oracle per token")
+            wanted.append("oracle-per-token")
         for extra in ("posterior-greedy", *UNIFORMS):
             if extra not in wanted:
                 wanted.append(extra)

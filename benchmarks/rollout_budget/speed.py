@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from allocgym.agents.rollout_budget import catalogue
+from allocgym.agents.rollout_budget.agent import make_rule
 from allocgym.agents.rollout_budget.allocator import RuleAllocator
 from allocgym.benchmarks.core.options import Options
 from allocgym.benchmarks.core.rates import rate
@@ -19,7 +19,7 @@ ID = "allocgym:allocgym/RolloutBudget-v0"
 
 def allocation(rule: str, prompts: int = 512, budget: int = 4096) -> float:
     """Least CPU-milliseconds of one allocation."""
-    made = RuleAllocator(catalogue.make_rule(rule), high=64)
+    made = RuleAllocator(make_rule(rule), high=64)
     rng = np.random.default_rng(0)
     ids = np.arange(prompts)
     n = np.full(prompts, budget // prompts)
@@ -91,7 +91,7 @@ def real(updates: int) -> tuple[float, float]:
         begun = time.process_time()
         backend.evaluate()
         sampled.append(time.process_time() - begun)
-    held = len(backend.world.held_cell) * backend.setting.samples
+    held = len(backend.world.held_cell) * backend.scenario.samples
     return held / min(sampled), 512 / float(np.median(whole))
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from allocgym.envs.core.builder import make_backend, make_problem
 from allocgym.envs.core.environment import AllocationEnv, AllocationVectorEnv
 
 
@@ -33,12 +30,12 @@ class RolloutBudgetEnv(AllocationEnv):
       `p^a (1-p)^b u^c / cost^d` and a floor (share spread evenly, -1 is 0 and 1 is all), for any
       number of rows and any trainer. `u` is the posterior sd.
 
-    Then whole rollouts within `low` and `high` a prompt, multiples of `multiple`, total exact. NaN,
-    infinities or a wrong shape raise `AllocgymError`.
+    Then whole rollouts within `low` and `high` a prompt, multiples of `multiple`, total exact. Numbers
+    outside the box are clipped to it; NaN, infinities or a wrong shape raise `AllocgymError`.
 
     ## Reward
     The rise of held-out accuracy less `price` times the tokens of the update over those of a mean
-    update. Never a gradient ratio: both definitions are in the observation and `info` only.
+    update. Never a gradient ratio: both definitions are in the observation and `info["scores"]` only.
 
     ## Episode end
     Terminates after `horizon` updates (of `rounds` periods each). Never truncates.
@@ -49,50 +46,19 @@ class RolloutBudgetEnv(AllocationEnv):
       again after each round), `max_tokens=..., length_decay=...` (a budget in tokens with a length
       schedule), `three_way=True` (0 units: skip, 1: train on the demonstration, more: RL),
       `search="best-of-n"` or `"tree"` (nothing is trained: the share of prompts solved).
-    - `backend`: `"simpy"` (default), `"twin"` or `"real"`.
-    - `mode`, `n_max` (rows; default 10).
+    - `backend`: `"simpy"` (default), `"twin"` or `"real"` (its scenarios are `"easy"`, `"hard-tail"`,
+      `"mixed-cost"` and `"reasoning"`; there rows are prompts by default).
+    - `mode`, `n_max` (rows; default 10), `kappa`, `temperature` (of the index).
 
     ## References
     Knapsack RL (arXiv 2509.25849); CurES (2510.01037); VIP (2602.01601); MoPPS (2507.04632);
     Reinforce-Ada (2510.04996); Train Long, Think Short; HPT.
     """  # noqa: E501
 
-    def __init__(
-        self,
-        scenario: str = "qwen1.5b-dsr",
-        backend: str = "simpy",
-        mode: str = "bins",
-        n_max: int = 10,
-        render_mode: str | None = None,
-        **arguments: Any,
-    ) -> None:
-        problem = make_problem("rollout-budget", n_max=n_max, mode=mode)
-        made = make_backend(problem, backend, scenario=scenario, num_envs=1, **arguments)
-        super().__init__(problem, made, render_mode)
-
-    def step(self, action: Any) -> Any:
-        """Spend one period's rollouts as ``action`` says; both gradient ratios stand in ``info``."""
-        observation, reward, done, truncated, info = super().step(action)
-        outcome: Any = self.outcome
-        info["rollout_ratio"] = float(outcome.rollout_ratio[0])
-        info["prompt_ratio"] = float(outcome.prompt_ratio[0])
-        info["heldout"] = float(outcome.heldout[0])
-        return observation, reward, done, truncated, info
+    problem_id = "rollout-budget"
 
 
 class RolloutBudgetVectorEnv(AllocationVectorEnv):
     """Many `RolloutBudgetEnv` at once on the twin; same arguments, plus ``autoreset_mode``."""
 
-    def __init__(
-        self,
-        num_envs: int = 1,
-        scenario: str = "qwen1.5b-dsr",
-        backend: str = "twin",
-        mode: str = "bins",
-        n_max: int = 10,
-        autoreset_mode: str = "same_step",
-        **arguments: Any,
-    ) -> None:
-        problem = make_problem("rollout-budget", n_max=n_max, mode=mode)
-        made = make_backend(problem, backend, scenario=scenario, num_envs=num_envs, **arguments)
-        super().__init__(problem, made, autoreset_mode)
+    problem_id = "rollout-budget"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -104,11 +105,11 @@ class RolloutBudget(Problem[RolloutOutcome, RolloutMemory, Shares]):
     """Divide the rollouts of each policy update over prompts, or bins of prompts.
 
     Args:
-        n_max: rows offered in a period.
+        n_max: rows offered in a period, 2 to 4096.
         mode: ``"bins"`` and ``"per_prompt"``: one number a row (share proportional to the row's
             prompts times ``exp(kappa a)``); ``"index"``: five numbers for any number of rows.
-        kappa: reach of the action per row.
-        temperature: of the index action.
+        kappa: reach of the action per row, 0.001 to 20.
+        temperature: of the index action, 0.001 to 1000.
     """
 
     id: ClassVar[str] = "rollout-budget"
@@ -119,6 +120,7 @@ class RolloutBudget(Problem[RolloutOutcome, RolloutMemory, Shares]):
         "prompt_ratio": "share of prompts with mixed groups",
     }
     features: ClassVar[tuple[str, ...]] = ROW_FEATURES + CONTEXT_FEATURES
+    higher_is_better: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -131,9 +133,10 @@ class RolloutBudget(Problem[RolloutOutcome, RolloutMemory, Shares]):
             raise AllocgymError(f"n_max: 2 to 4096 expected, given {n_max}")
         if mode not in MODES:
             raise unknown("mode", mode, MODES)
-        if temperature <= 0 or kappa <= 0:
+        if not (1e-3 <= kappa <= 20 and 1e-3 <= temperature <= 1000):
             raise AllocgymError(
-                f"kappa, temperature: positive numbers expected, given {kappa}, {temperature}"
+                f"kappa, temperature: 0.001 to 20 and 0.001 to 1000 expected, given {kappa}, "
+                f"{temperature}"
             )
         self.n_max, self.mode, self.kappa, self.temperature = n_max, mode, kappa, temperature
         self.observation_space = spaces.Dict(
@@ -149,14 +152,18 @@ class RolloutBudget(Problem[RolloutOutcome, RolloutMemory, Shares]):
     def begin(self, outcome: RolloutOutcome) -> RolloutMemory:
         """See `Problem.begin`."""
         inst = outcome.instance
-        none = np.zeros((len(outcome.step), CATEGORIES))
+        batch = len(outcome.step)
+        none = np.zeros((batch, CATEGORIES))
         return self._remember(
             outcome,
-            beliefs.fresh(inst.prior_a, inst.prior_b),
-            np.zeros(len(outcome.step)),
-            np.zeros_like(outcome.spent),
-            np.zeros(len(outcome.step)),
-            (none, none),
+            beliefs=beliefs.fresh(inst.prior_a, inst.prior_b),
+            slope=np.zeros(batch),
+            spent=np.zeros_like(outcome.spent),
+            pool_a=none,
+            pool_b=none,
+            paid=np.stack([outcome.all_rollouts, outcome.all_tokens, outcome.all_seconds], 1),
+            areas=np.zeros((batch, 3)),
+            ratios=np.zeros((batch, 2)),
         )
 
     def update(self, memory: RolloutMemory, outcome: RolloutOutcome) -> RolloutMemory:
@@ -164,7 +171,7 @@ class RolloutBudget(Problem[RolloutOutcome, RolloutMemory, Shares]):
         inst = outcome.instance
         ended = outcome.round == 0
         known = memory.beliefs
-        slope = memory.slope
+        slope, paid, areas, ratios = memory.slope, memory.paid, memory.areas, memory.ratios
         pools = (memory.pool_a, memory.pool_b)
         if ended.any():
             size = outcome.tried + (outcome.tried == 0)
@@ -196,8 +203,22 @@ class RolloutBudget(Problem[RolloutOutcome, RolloutMemory, Shares]):
                     for new, old in zip(fresh, pools, strict=True)
                 )
             slope = slope + beliefs.FADE * (outcome.accuracy - memory.accuracy - slope) * ended
+            now = np.stack([outcome.all_rollouts, outcome.all_tokens, outcome.all_seconds], 1)
+            mean = (memory.heldout + outcome.heldout) * 0.5 * ended
+            areas = areas + (now - paid) * mean[:, None]
+            paid = np.where(ended[:, None], now, paid)
+            both = np.stack([outcome.prompt_ratio, outcome.rollout_ratio], 1)
+            ratios = ratios + both * ended[:, None]
         return self._remember(
-            outcome, known, slope, memory.spent + outcome.spent, outcome.all_tokens, pools
+            outcome,
+            beliefs=known,
+            slope=slope,
+            spent=memory.spent + outcome.spent,
+            pool_a=pools[0],
+            pool_b=pools[1],
+            paid=paid,
+            areas=areas,
+            ratios=ratios,
         )
 
     @staticmethod
@@ -205,22 +226,15 @@ class RolloutBudget(Problem[RolloutOutcome, RolloutMemory, Shares]):
         """None where every item is offered, in order: no gather is needed."""
         return None if ids.shape[1] == items.shape[1] else ids
 
-    def _remember(
-        self,
-        outcome: RolloutOutcome,
-        known: Any,
-        slope: np.ndarray,
-        spent: np.ndarray,
-        tokens: np.ndarray,
-        pools: tuple[np.ndarray, np.ndarray],
-    ) -> RolloutMemory:
+    @staticmethod
+    def _remember(outcome: RolloutOutcome, **kept: Any) -> RolloutMemory:
+        """What is remembered: of the outcome, and what was ``kept`` of earlier ones."""
         tried, right = outcome.tried, outcome.right
         within = outcome.round > 0
         if not within.all():
             mask = columns(np.broadcast_to(within, (tried.shape[1], len(within))))
             tried, right = tried * mask, right * mask
         return RolloutMemory(
-            beliefs=known,
             ids=outcome.ids,
             prompts=outcome.prompts,
             tried=tried,
@@ -232,13 +246,11 @@ class RolloutBudget(Problem[RolloutOutcome, RolloutMemory, Shares]):
             family_accuracy=outcome.family_accuracy,
             prompt_ratio=outcome.prompt_ratio,
             rollout_ratio=outcome.rollout_ratio,
-            slope=slope,
-            pool_a=pools[0],
-            pool_b=pools[1],
-            spent=spent,
-            tokens=tokens,
+            tokens=outcome.all_tokens,
+            seconds=outcome.all_seconds,
             objective=1.0 - outcome.heldout,
             instance=outcome.instance,
+            **kept,
         )
 
     def rows(self, memory: RolloutMemory) -> dict[str, np.ndarray]:
@@ -341,6 +353,8 @@ class RolloutBudget(Problem[RolloutOutcome, RolloutMemory, Shares]):
     def decode(self, action: np.ndarray, memory: RolloutMemory) -> Shares:
         """Turn an action into whole rollouts within bounds; the period's total is exact."""
         array = self.check_action(action, len(memory.step))
+        if array.dtype != np.float32:
+            array = array.astype(np.float64, copy=False)
         if self.mode == "index":
             return self.round(self.index_weights(np.asarray(array, float), memory), memory)
         prompts = columns(memory.prompts)
@@ -442,3 +456,37 @@ class RolloutBudget(Problem[RolloutOutcome, RolloutMemory, Shares]):
                 f"units: multiples of {inst.multiple.tolist()} between {low.min()} and "
                 f"{high.max()} a row expected, given {units.min()} to {units.max()}"
             )
+
+    def scores(self, memory: RolloutMemory) -> dict[str, np.ndarray]:
+        """See `Problem.scores`: held-out accuracy now, its mean over what was spent (rollouts, tokens,
+        seconds), what was spent, and both gradient ratios, means over updates.
+
+        Where rollouts are a search, accuracy is the share of prompts solved.
+        """  # noqa: D205
+        area = memory.areas / (memory.paid + (memory.paid == 0))
+        area = np.where(memory.paid > 0, area, memory.heldout[:, None])
+        ratios = memory.ratios / np.maximum(memory.step, 1)[:, None]
+        return {
+            "held-out accuracy": memory.heldout,
+            "mean accuracy over rollouts": area[:, 0],
+            "mean accuracy over tokens": area[:, 1],
+            "mean accuracy over seconds": area[:, 2],
+            "tokens": memory.tokens,
+            "seconds": memory.seconds,
+            "gradient ratio per prompt": ratios[:, 0],
+            "gradient ratio per rollout": ratios[:, 1],
+        }
+
+    def plain(self) -> RolloutBudget:
+        """See `Problem.plain`: agent files decide for rows, which an index action does not."""
+        if self.mode != "index":
+            return self
+        return RolloutBudget(self.n_max, "per_prompt", self.kappa, self.temperature)
+
+    def status(self, decision: Shares, outcome: RolloutOutcome, names: Sequence[str]) -> str:
+        """See `Problem.status`: the spread of rollouts, accuracy and both gradient ratios."""
+        units = decision.units[0]
+        return (
+            f"rollouts {units.min()} to {units.max()} a row  accuracy {outcome.heldout[0]:.3f}  "
+            f"ratios {outcome.prompt_ratio[0]:.2f} / {outcome.rollout_ratio[0]:.2f}"
+        )

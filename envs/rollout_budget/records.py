@@ -157,6 +157,10 @@ class RolloutMemory(Record):
         slope: ``(batch,)`` moving average of the change of measured accuracy in an update.
         spent: ``(batch,)`` int64 rollouts so far.
         tokens: ``(batch,)`` tokens so far.
+        seconds: ``(batch,)`` seconds so far.
+        paid: ``(batch, 3)`` rollouts, tokens and seconds when the last update was complete.
+        areas: ``(batch, 3)`` held-out accuracy summed over each of them (trapezoids), so far.
+        ratios: ``(batch, 2)`` gradient ratios per prompt and per rollout, summed over updates.
         objective: ``(batch,)`` held-out error now (1 - accuracy): lower is better.
         instance: what is fixed for the episode.
     """
@@ -177,6 +181,10 @@ class RolloutMemory(Record):
     slope: np.ndarray
     spent: np.ndarray
     tokens: np.ndarray
+    seconds: np.ndarray
+    paid: np.ndarray
+    areas: np.ndarray
+    ratios: np.ndarray
     objective: np.ndarray
     beliefs: Beliefs = nested(Beliefs)
     instance: RolloutInstance = nested(RolloutInstance)

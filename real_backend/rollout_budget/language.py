@@ -127,7 +127,7 @@ class Language(World):
     """A pretrained model and reasoning-gym's prompts.
 
     Args:
-        setting: names the model (a folder, or a name on the hub), prompts a cell, longest answer.
+        scenario: names the model (a folder, or a name on the hub), prompts a cell, longest answer.
         device: of the model.
 
     Raises:
@@ -135,21 +135,21 @@ class Language(World):
         AllocgymError: the model cannot be loaded.
     """
 
-    def __init__(self, setting: Any, device: torch.device) -> None:
+    def __init__(self, scenario: Any, device: torch.device) -> None:
         try:
             import reasoning_gym
             import transformers
         except ImportError as error:
             raise missing_extra(str(error.name), "language") from error
         try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(setting.model)
-            network = transformers.AutoModelForCausalLM.from_pretrained(setting.model)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(scenario.model)
+            network = transformers.AutoModelForCausalLM.from_pretrained(scenario.model)
         except (OSError, ValueError) as error:
-            raise AllocgymError(f"model: {setting.model!r} cannot be loaded ({error})") from error
+            raise AllocgymError(f"model: {scenario.model!r} cannot be loaded ({error})") from error
         self.tokenizer = tokenizer
         end = tokenizer.eos_token_id
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
-        self.model = CausalLM(network.eval().to(device), pad, end, setting.answer)
+        self.model = CausalLM(network.eval().to(device), pad, end, scenario.answer)
         self._first = {k: v.cpu().clone() for k, v in self.model.state_dict().items()}
         self.families = tuple(LEVELS)
         cells = [(f, level) for f in LEVELS for level in range(len(LEVELS[f]))]
@@ -158,19 +158,19 @@ class Language(World):
         self._score: list[Any] = []
         self._items: tuple[list[Item], list[Item]] = ([], [])
         for number, (family, level) in enumerate(cells):
-            wanted = setting.each + setting.held
+            wanted = scenario.each + scenario.held
             data = reasoning_gym.create_dataset(
                 family, size=4 * wanted, seed=0, **LEVELS[family][level]
             )
             entries = list({entry["question"]: entry for entry in data}.values())
-            held, rest = entries[: setting.held], entries[setting.held :]
+            held, rest = entries[: scenario.held], entries[scenario.held :]
             if not rest:
                 raise AllocgymError(
-                    f"held: {family} has {len(entries)} prompts at this level, {setting.held} held out"
+                    f"held: {family} has {len(entries)} prompts at this level, {scenario.held} held out"
                 )
             self._score.append(data.score_answer)
             for mine, some, count in zip(
-                self._items, (rest, held), (setting.each, setting.held), strict=True
+                self._items, (rest, held), (scenario.each, scenario.held), strict=True
             ):
                 mine += [Item(some[i % len(some)], number) for i in range(count)]
         self.cell, self.held_cell = (np.array([i.cell for i in pool]) for pool in self._items)

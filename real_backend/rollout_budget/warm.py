@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from allocgym.envs.core.errors import CorruptFileError
+from allocgym.envs.core.errors import AllocgymError, CorruptFileError
 from allocgym.real_backend.core import checkpoints
 from allocgym.real_backend.rollout_budget import tasks
 from allocgym.real_backend.rollout_budget.model import REVISION, CharModel
@@ -65,6 +65,9 @@ def start_weights(
         seed: of weights and data.
         cache_dir: by default ``ALLOCGYM_CACHE`` or ``~/.cache/allocgym``.
         progress: told the number of steps done.
+
+    Raises:
+        AllocgymError: the cache cannot be made.
     """
     key = json.dumps(
         {
@@ -87,6 +90,10 @@ def start_weights(
             return
         except CorruptFileError as error:
             warnings.warn(f"{error}; training the warm start again", stacklevel=2)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AllocgymError(f"cache_dir: {folder} cannot be made ({error.strerror})") from error
     rng = np.random.default_rng([seed, 77])
     fresh = CharModel(model.config, seed).to(model.device)
     model.load_state_dict(fresh.state_dict())

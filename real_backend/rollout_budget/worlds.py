@@ -80,23 +80,23 @@ class Characters(World):
     """A character transformer on the six families of `tasks`, after a noisy supervised start.
 
     Args:
-        setting: regime, preset, prompts and warm start.
+        scenario: regime, preset, prompts and warm start.
         device: of the model.
         cache_dir: where warm starts are kept.
     """
 
     def __init__(
-        self, setting: Any, device: torch.device, cache_dir: str | Path | None = None
+        self, scenario: Any, device: torch.device, cache_dir: str | Path | None = None
     ) -> None:
-        self.setting, self.cache_dir = setting, cache_dir
-        self.model = CharModel(PRESETS[setting.preset]).to(device)
-        self.cells = tasks.regime_cells(setting.regime)
+        self.scenario, self.cache_dir = scenario, cache_dir
+        self.model = CharModel(PRESETS[scenario.preset]).to(device)
+        self.cells = tasks.regime_cells(scenario.regime)
         self.names = tuple(f"{c.family}-{c.level}" for c in self.cells)
         self.families = tasks.FAMILY_NAMES
         self.family = np.array([self.families.index(c.family) for c in self.cells])
         self._tasks = [
             tasks.pool(self.cells, each, seed, held=bool(seed))
-            for seed, each in enumerate((setting.each, setting.held))
+            for seed, each in enumerate((scenario.each, scenario.held))
         ]
         self.cell, self.held_cell = (np.array([t.cell for t in pool]) for pool in self._tasks)
         self.prompts, self.held_prompts = (
@@ -107,7 +107,7 @@ class Characters(World):
 
     def start(self, model: Any) -> None:
         """See `World.start`: trained once, then read from the cache."""
-        made = self.setting
+        made = self.scenario
         start_weights(model, self.cells, made.warm_steps, made.warm_seed, self.cache_dir)
 
     def verify(self, answers: Tensor, which: np.ndarray, held: bool = False) -> np.ndarray:

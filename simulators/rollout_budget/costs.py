@@ -20,10 +20,12 @@ import simpy
 
 from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.core.kernels import kernel
+from allocgym.envs.core.scenario import Checked, within
+from allocgym.simulators.rollout_budget.scenario import fit
 
 
 @dataclasses.dataclass(frozen=True)
-class CostModel:
+class CostModel(Checked):
     """Prices of a rollout engine, calibrated by `calibration.step_times` to published step times.
 
     Attributes:
@@ -39,26 +41,37 @@ class CostModel:
         restart_seconds: before a failed lane starts again.
     """
 
-    lanes: int = 8
-    tokens_per_second: float = 3400.0
-    token_seconds: float = 0.011
-    spread: float = 1.0
-    jitter: float = 0.05
-    verify_seconds: float = 0.001
-    train_seconds: float = 1.6e-5
-    overhead_seconds: float = 3.0
-    failure_probability: float = 0.001
-    restart_seconds: float = 20.0
+    lanes: int = within(8, 1, 1024)
+    tokens_per_second: float = within(3400.0, 1e-3, 1e12)
+    token_seconds: float = within(0.011, 0, 1e6)
+    spread: float = within(1.0, 0, 4)
+    jitter: float = within(0.05, 0, 2)
+    verify_seconds: float = within(0.001, 0, 1e6)
+    train_seconds: float = within(1.6e-5, 0, 1e6)
+    overhead_seconds: float = within(3.0, 0, 1e6)
+    failure_probability: float = within(0.001, 0, 1)
+    restart_seconds: float = within(20.0, 0, 1e6)
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if value < 0 or (value == 0 and field.name in ("lanes", "tokens_per_second")):
-                raise AllocgymError(f"{field.name}: a positive number expected, given {value}")
+        super().__post_init__()
         if self.failure_probability * self.lanes > 1:
             raise AllocgymError(
                 f"failure_probability: at most 1 / lanes expected, given {self.failure_probability}"
             )
+
+
+def calibrated(model: str) -> CostModel:
+    """Prices fitted to the published step times of a model, ``"1.5B"`` or ``"7B"``."""
+    cost = fit("cost")
+    prices = cost[model]
+    return CostModel(
+        lanes=int(cost["lanes"]),
+        spread=float(cost["spread"]),
+        tokens_per_second=prices["tokens_per_second"],
+        token_seconds=prices["token_seconds"],
+        train_seconds=prices["train_seconds"],
+        overhead_seconds=prices["overhead_seconds"],
+    )
 
 
 @dataclasses.dataclass

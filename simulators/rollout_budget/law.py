@@ -19,15 +19,16 @@ times a saturation ``1 - theta / limit``, less forgetting of families that got n
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import functools
 
 import numpy as np
 
 from allocgym.envs.core.arrays import total
+from allocgym.envs.core.record import Columns
 
 
-@dataclasses.dataclass
-class Law:
+@dataclasses.dataclass(eq=False)
+class Law(Columns):
     """True parameters of a batch of episodes; ``(batch,)`` unless said otherwise.
 
     Attributes:
@@ -61,37 +62,14 @@ class Law:
     need: np.ndarray
     demonstration: np.ndarray
     by_prompt: bool
-    _masks: Any = None
 
+    @functools.cached_property
     def masks(self) -> tuple[np.ndarray, np.ndarray]:
         """``(families, items, batch)`` membership, and each family's weight (1 where none)."""
-        if self._masks is None:
-            mask = np.stack([self.family == f for f in range(self.families)])
-            mask = mask.astype(self.weight.dtype)
-            share = np.stack([total(self.weight * m) for m in mask])
-            self._masks = (mask, share + (share == 0))
-        return self._masks
-
-    def merge(self, where: np.ndarray, other: Law) -> Law:
-        """Take the environments in ``where`` from another law of the same shape."""
-        out: dict[str, Any] = {}
-        for field in dataclasses.fields(self)[:-1]:
-            mine = getattr(self, field.name)
-            theirs = getattr(other, field.name)
-            out[field.name] = (
-                np.where(where, theirs, mine) if isinstance(mine, np.ndarray) else mine
-            )
-        return Law(**out)
-
-    def cast(self, dtype: type) -> Law:
-        """The same with its real arrays in another precision."""
-        fields: dict[str, Any] = {
-            f.name: getattr(self, f.name) for f in dataclasses.fields(self)[:-1]
-        }
-        for name, value in fields.items():
-            if isinstance(value, np.ndarray) and value.dtype.kind == "f":
-                fields[name] = value.astype(dtype)
-        return Law(**fields)
+        mask = np.stack([self.family == f for f in range(self.families)])
+        mask = mask.astype(self.weight.dtype)
+        share = np.stack([total(self.weight * m) for m in mask])
+        return mask, share + (share == 0)
 
 
 GATE = 0.08
@@ -115,7 +93,7 @@ def success(law: Law, theta: np.ndarray, ids: np.ndarray | None = None) -> np.nd
         ability = theta[0][None]
     elif ids is None and law.families <= 3:
         # Few families: masks are cheaper than a gather.
-        mask, _ = law.masks()
+        mask, _ = law.masks
         ability = theta[0] * mask[0]
         for f in range(1, law.families):
             ability += theta[f] * mask[f]
@@ -134,7 +112,7 @@ def accuracy(law: Law, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if law.families == 1:
         whole = total(parts)
         return whole, whole[None]
-    mask, share = law.masks()
+    mask, share = law.masks
     rows = np.stack([total(parts * mask[f]) for f in range(law.families)])
     return total(parts), rows / share
 

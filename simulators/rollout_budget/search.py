@@ -14,14 +14,12 @@ from __future__ import annotations
 import numpy as np
 from scipy import special
 
-KINDS = ("best-of-n", "tree")
-
 
 def solved(kind: str, p: np.ndarray, n: np.ndarray, depth: int) -> np.ndarray:
     """Chance that a prompt is solved.
 
     Args:
-        kind: of `KINDS`.
+        kind: of `scenario.SEARCHES`.
         p: success rate of a whole attempt, in [0, 1].
         n: budget units, any number >= 0 (the formulas are continued between whole ones).
         depth: steps of an attempt.

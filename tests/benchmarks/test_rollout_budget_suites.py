@@ -3,18 +3,15 @@ import json
 import numpy as np
 import pytest
 
-from allocgym.agents.rollout_budget import catalogue
-from allocgym.benchmarks.core.front import front
+from allocgym.agents.core import catalogue, training
+from allocgym.agents.rollout_budget.agent import make_rule
 from allocgym.benchmarks.core.options import Options
-from allocgym.benchmarks.rollout_budget import (
-    algebra,
-    curves,
-    episodes,
-    replay,
-    simulator,
-    training,
-)
-from allocgym.simulators.rollout_budget.scenarios import SCENARIOS
+from allocgym.benchmarks.rollout_budget import algebra, episodes, replay, simulator
+from allocgym.envs.core.errors import AllocgymError
+from allocgym.envs.core.registry import entry, load
+from allocgym.envs.core.scenario import choose
+from allocgym.envs.rollout_budget import curves
+from allocgym.simulators.rollout_budget.scenario import SCENARIOS
 
 
 def test_areas_are_means_over_what_was_spent():
@@ -28,10 +25,8 @@ def test_areas_are_means_over_what_was_spent():
 
 def test_longer_episodes_have_the_same_dynamics():
     short = episodes.play("uniform", SCENARIOS["tiny"], np.arange(2), horizon=8, gain_spread=0.0)
-    made = episodes.stretched(
-        training.scenarios.make("tiny", horizon=8, gain_spread=0.0), episodes.LONGER
-    )
-    longer = episodes.play("uniform", made, np.arange(2))
+    made = choose(SCENARIOS, "tiny", {"horizon": 8, "gain_spread": 0.0})
+    longer = episodes.play("uniform", made.stretched(curves.LONGER), np.arange(2))
     assert longer["accuracy"].shape[1] == 11
     np.testing.assert_allclose(longer["accuracy"][:, :9], short["accuracy"], atol=1e-9)
 
@@ -70,19 +65,21 @@ def test_the_algebra_suite_meets_its_musts(tmp_path, capsys):
 def test_training_writes_an_agent_that_can_be_loaded(tmp_path):
     pytest.importorskip("cma")
     path = tmp_path / "a.zip"
-    made = training.train_agent(
-        path, "hard-tail", iterations=1, overrides={"horizon": 4, "rows": 8, "budget": 64}
-    )
-    assert made["episodes"] == 128
-    assert catalogue.make_rule(path).name == "a"
+    small = {"horizon": 4, "rows": 8, "budget": 64}
+    made = training.train("rollout-budget", path, "hard-tail", iterations=1, arguments=small)
+    assert made["episodes"] == 128 and made["axis"] == "rollouts"
+    assert make_rule(path).name == "a"
+    with pytest.raises(AllocgymError, match="Did you mean 'tokens'"):
+        training.train("rollout-budget", path, iterations=1, arguments={"axis": "token"})
 
 
-def test_the_front_knows_its_own():
-    found = front("rollout-budget")
-    assert set(found.scenarios()) == set(SCENARIOS)
-    assert {"uniform", "anti", "oracle"} <= set(found.agents())
+def test_the_entry_knows_its_own():
+    found = entry("rollout-budget")
+    assert load(found.scenarios) is SCENARIOS
+    agents = catalogue.names("rollout-budget")
+    assert {"uniform", "anti", "oracle"} <= set(agents)
     for scenario in SCENARIOS:
         for axis in curves.AXES:
-            name = training.shipped_name(scenario, axis)
-            if name in found.agents():
-                catalogue.make_rule(name)
+            name = simulator.shipped_name(scenario, axis)
+            if name in agents:
+                make_rule(name)

@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import allocgym  # noqa: F401
-from allocgym.envs.core.builder import make_backend, make_problem
+from allocgym.envs.core.builder import build, make_backend, make_problem
 from allocgym.envs.core.contracts import Shares
 from allocgym.envs.core.errors import AllocgymError, OutOfBudgetError
-from allocgym.simulators.rollout_budget.scenarios import SCENARIOS
+from allocgym.envs.rollout_budget import curves
+from allocgym.simulators.rollout_budget.scenario import SCENARIOS
 
 ID = "allocgym:allocgym/RolloutBudget-v0"
 SMALL = {"horizon": 6}
@@ -173,6 +174,103 @@ def test_rounds_add_up_and_update_once():
     np.testing.assert_array_equal(outcome.last_ids, first.ids)
 
 
+@pytest.mark.parametrize("backend", ["simpy", "twin"])
+@pytest.mark.parametrize(
+    ("mode", "n"), [("bins", 10), ("per_prompt", 16), ("per_prompt", 400), ("index", 16)]
+)
+def test_huge_actions_spend_the_budget_and_no_more(backend, mode, n):
+    """A fault of old: 20 in float32 and 160 in float64 broke it, unnoticed."""
+    extra = {"temperature": 1e-3} if mode == "index" else {"kappa": 20.0}
+    env = gym.make(
+        ID, backend=backend, mode=mode, n_max=n, scenario="tiny", horizon=8, **extra
+    ).unwrapped
+    env.reset(seed=0)
+    size = env.action_space.shape[0]
+    for period, dtype in enumerate([np.float32, np.float64, np.float16, np.longdouble] * 2):
+        action = np.zeros(size, dtype)
+        action[: 1 + (period // 4) * (size - 2)] = 6e4 if dtype is np.float16 else 1e30
+        action[-1] = -action[0]
+        clipped = np.clip(action, -1, 1)
+        expected = env.problem.decode(clipped[None], env.memory).units
+        observation, reward, done, _, info = env.step(action)
+        np.testing.assert_array_equal(info["decision"].units, expected)
+        assert info["spent"] == env.outcome.instance.budget[0] and info["decision"].units.min() >= 0
+        assert np.isfinite(reward) and all(np.isfinite(v).all() for v in observation.values())
+    assert done and env.backend.ledger.left[0] == 0
+
+
+@pytest.mark.parametrize("rounds", [1, 4])
+def test_scores_are_those_of_the_curves(rounds):
+    """What the suites work out of all outcomes, out of the memory alone."""
+    env = gym.make_vec(ID, num_envs=3, scenario="hetero-cost", horizon=5, rounds=rounds)
+    env.reset(seed=0)
+    outcomes = [env.unwrapped.outcome]
+    for action in plans(3, 10, 5 * rounds):
+        info = env.step(action)[-1]
+        # The environments have begun anew where the last outcome ended their episodes.
+        outcomes.append(env.unwrapped.outcome if "final_info" not in info else None)
+    made = info["final_info"]
+    problem = env.unwrapped.problem
+    backend = make_backend(problem, "twin", "hetero-cost", num_envs=3, horizon=5, rounds=rounds)
+    memory = problem.begin(backend.reset(np.arange(3)))
+    outcomes = [backend.outcome]
+    for action in plans(3, 10, 5 * rounds):
+        outcomes.append(backend.spend(problem.decode(action, memory)))
+        memory = problem.update(memory, outcomes[-1])
+    data = curves.curves(outcomes)
+    for axis in curves.AXES:
+        area = np.trapezoid(data["accuracy"], data[axis], axis=1) / data[axis][:, -1]
+        np.testing.assert_allclose(made[f"mean accuracy over {axis}"], area, rtol=1e-12)
+        grid = curves.area(data[axis], data["accuracy"], data[axis][:, -1])
+        np.testing.assert_allclose(area, grid, rtol=1e-3)
+    np.testing.assert_array_equal(made["held-out accuracy"], data["accuracy"][:, -1])
+    for axis in ("tokens", "seconds"):
+        np.testing.assert_array_equal(made[axis], data[axis][:, -1])
+    for which in ("prompt", "rollout"):
+        mean = data[f"{which}_ratio"][:, 1:].mean(1)
+        np.testing.assert_allclose(made[f"gradient ratio per {which}"], mean, rtol=1e-12)
+    assert next(iter(made)) == "held-out accuracy" and problem.higher_is_better
+
+
+@pytest.mark.parametrize("autoreset", ["same_step", "next_step"])
+@pytest.mark.parametrize("mode", MODES)
+def test_rows_are_scalar_environments_through_resets(mode, autoreset):
+    arguments = {
+        "scenario": "prereq",
+        "mode": mode,
+        "n_max": MODES[mode],
+        "horizon": 3,
+        "rounds": 2,
+    }
+    many = gym.make_vec(ID, num_envs=2, autoreset_mode=autoreset, **arguments)
+    first, _ = many.reset(seed=8)
+    scalars = [gym.make(ID, backend="twin", **arguments) for _ in range(2)]
+    for i, env in enumerate(scalars):
+        observation, _ = env.reset(seed=8 + i)
+        for key in observation:
+            np.testing.assert_array_equal(observation[key], first[key][i])
+    for action in plans(2, many.single_action_space.shape[0], 6):
+        observation, reward, done, _, info = many.step(action)
+        last = info.get("final_obs", observation)
+        for i, env in enumerate(scalars):
+            mine, gain, over, _, _ = env.step(action[i])
+            assert gain == reward[i] and over == done[i]
+            for key in mine:
+                np.testing.assert_array_equal(mine[key], last[key][i])
+    assert done.all()
+    many.step(action)
+
+
+def test_what_rows_are_asked_for_is_not_dropped():
+    kept = build("rollout-budget", mode="per_prompt", n_max=16, budget=512)
+    assert kept.scenario.rows == 16 and kept.scenario.budget == 512
+    follows = build("rollout-budget", mode="per_prompt", n_max=16)
+    assert follows.scenario.rows == 16 and follows.scenario.budget == 128
+    for arguments in ({"mode": "per_prompt", "rows": 32}, {"levels": 9}):
+        with pytest.raises(AllocgymError, match="n_max"):
+            build("rollout-budget", **arguments)
+
+
 def test_the_reward_is_accuracy_less_price_and_never_a_ratio():
     env = gym.make(ID, backend="twin", price=0.01, **SMALL)
     env.reset(seed=0)
@@ -182,9 +280,10 @@ def test_the_reward_is_accuracy_less_price_and_never_a_ratio():
         _, reward, done, _, info = env.step(np.zeros(10, np.float32))
         total += reward
         cost += info["reward_terms"]["cost"]
-        assert 0 <= info["prompt_ratio"] <= 1 and 0 <= info["rollout_ratio"] <= 1
+        for which in ("prompt", "rollout"):
+            assert 0 <= info["scores"][f"gradient ratio per {which}"] <= 1
     assert cost < 0
-    assert total - cost == pytest.approx(info["heldout"] - start)
+    assert total - cost == pytest.approx(info["scores"]["held-out accuracy"] - start)
 
 
 def test_a_length_schedule_buys_more_rollouts_with_the_same_tokens():
@@ -245,7 +344,7 @@ def test_search_counts_prompts_solved_and_teaches_nothing(kind, mode):
     problem = make_problem("rollout-budget", n_max=10 if mode == "bins" else 16, mode=mode)
     backend = make_backend(problem, "twin", num_envs=8, horizon=4, search=kind)
     outcome = backend.reset(np.arange(8))
-    rates = backend._rates.copy()
+    rates = backend.state.rates.copy()
     memory = problem.begin(outcome)
     solved = offered = 0
     while not outcome.done.all():
@@ -255,7 +354,7 @@ def test_search_counts_prompts_solved_and_teaches_nothing(kind, mode):
         memory = problem.update(memory, outcome)
         solved = solved + outcome.mixed.sum(1)
     np.testing.assert_allclose(outcome.heldout, solved / offered, rtol=1e-12)
-    np.testing.assert_array_equal(backend._rates, rates)
+    np.testing.assert_array_equal(backend.state.rates, rates)
     assert (0 < outcome.heldout).all() and (outcome.heldout <= 1).all()
 
 

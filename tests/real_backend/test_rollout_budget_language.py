@@ -7,10 +7,10 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("reasoning_gym")
 
+from allocgym.agents.core import catalogue  # noqa: E402
 from allocgym.agents.core.agent import rollout  # noqa: E402
-from allocgym.agents.rollout_budget import catalogue  # noqa: E402
+from allocgym.envs.core.builder import make_backend, make_problem  # noqa: E402
 from allocgym.envs.core.errors import AllocgymError  # noqa: E402
-from allocgym.envs.core.registry import make_backend, make_problem  # noqa: E402
 
 SMALL = {"each": 4, "held": 2, "samples": 1, "answer": 4, "horizon": 2, "evaluate_every": 2}
 

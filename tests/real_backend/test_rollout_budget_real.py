@@ -1,15 +1,26 @@
+import json
+import subprocess
+import sys
+
+import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.utils.env_checker import check_env
 
 torch = pytest.importorskip("torch")
 
+from allocgym.agents.core import catalogue  # noqa: E402
 from allocgym.agents.core.agent import rollout  # noqa: E402
-from allocgym.agents.rollout_budget import catalogue  # noqa: E402
+from allocgym.agents.rollout_budget.agent import make_rule  # noqa: E402
+from allocgym.envs.core import builder  # noqa: E402
+from allocgym.envs.core.builder import make_backend, make_problem  # noqa: E402
 from allocgym.envs.core.contracts import Shares  # noqa: E402
 from allocgym.envs.core.errors import AllocgymError, CorruptFileError  # noqa: E402
-from allocgym.envs.core.registry import make_backend, make_problem  # noqa: E402
+from allocgym.envs.core.journal import Journal  # noqa: E402
+from allocgym.envs.core.registry import entry, load  # noqa: E402
 from allocgym.real_backend.rollout_budget import grpo, tasks  # noqa: E402
 from allocgym.real_backend.rollout_budget.model import CharModel, ModelConfig  # noqa: E402
+from allocgym.real_backend.rollout_budget.scenario import SCENARIOS  # noqa: E402
 
 ROWS = 12
 
@@ -130,14 +141,14 @@ def test_an_update_makes_right_answers_likelier():
 
 @pytest.mark.parametrize("name", ["posterior-greedy", "sequential", "anti"])
 def test_a_run_keeps_its_books(build, name):
-    backend = build(rounds=catalogue.make_rule(name).rounds)
+    backend = build(rounds=make_rule(name).rounds)
     outcomes = rollout(catalogue.make(name, backend.problem), backend, np.array([0]))
     last = outcomes[-1]
     assert last.done[0] and last.step[0] == 3 and backend.ledger.left[0] == 0
-    assert last.all_rollouts[0] == 3 * backend.setting.budget
+    assert last.all_rollouts[0] == 3 * backend.scenario.budget
     ended = [o for o in outcomes[1:] if o.round[0] == 0]
     for o in ended:
-        assert o.tried.sum() == backend.setting.budget
+        assert o.tried.sum() == backend.scenario.budget
         assert (o.right <= o.tried).all() and (o.mixed <= (o.tried > 1)).all()
         assert o.tokens.sum() >= o.tried.sum() and 0 <= o.heldout[0] <= 1
 
@@ -172,6 +183,72 @@ def test_a_run_goes_on_bit_for_bit_after_a_restart(build, tmp_path):
         other.restore(tmp_path / "bad.ckpt")
 
 
+def test_a_run_goes_on_bit_for_bit_between_rounds_of_an_update(build, tmp_path):
+    """A checkpoint after every round, as a deployment writes them; each is gone on from."""
+    part = Shares(np.full((1, ROWS), 2))
+    one = build(rounds=4, horizon=2)
+    one.reset(np.array([2]))
+    outcomes = []
+    for period in range(8):
+        one.checkpoint(tmp_path / f"{period}.ckpt")
+        outcomes.append(one.spend(part))
+    assert [int(o.round[0]) for o in outcomes] == [1, 2, 3, 0] * 2
+    weights = one.model.state_dict()
+    for period in (1, 3, 4, 6):
+        other = build(rounds=4, horizon=2)
+        other.restore(tmp_path / f"{period}.ckpt")
+        for outcome in outcomes[period:]:
+            assert other.spend(part) == outcome
+        assert other.ledger.to_json() == one.ledger.to_json()
+        for name, value in other.model.state_dict().items():
+            assert torch.equal(value, weights[name])
+
+
+def test_runs_of_older_folders_are_the_same_runs():
+    """Digests as the first checkpoints hold them, by the names and fields they were made with."""
+    found = entry("rollout-budget")
+    choose = load(found.backends["real"]).choose
+    assert choose(found.scenario, {}).digest() == "54766b564e9e59ca"
+    assert choose("tiny", {}) == choose("easy", {}) == SCENARIOS["easy"]
+    assert choose("hetero-cost", {}).name == "mixed-cost"
+    renamed = choose("easy", {"regime": "hard-tail"})
+    assert renamed.name == "hard-tail" and renamed.digest() == SCENARIOS["hard-tail"].digest()
+    assert choose("easy", {"budget": 512}).digest() == "54766b564e9e59ca"
+
+
+def test_it_is_built_on_its_defaults():
+    made = builder.build("rollout-budget", "real", warm_steps=3, each=2, held=1)
+    assert made.problem.mode == "per_prompt" and made.problem.n_max == made.scenario.rows == 64
+    assert made.spec.scenario == "easy" and made.scenario.budget == 512
+    fewer = builder.build("rollout-budget", "real", n_max=8, each=2, held=1)
+    assert fewer.scenario.rows == 8 and fewer.scenario.budget == 64
+    asked = builder.build("rollout-budget", "real", rows=8, budget=128, each=2, held=1)
+    assert asked.problem.n_max == 8 and asked.scenario.budget == 128
+
+
+def test_the_environment_spends_real_rollouts(tmp_path):
+    env = gym.make(
+        "allocgym:allocgym/RolloutBudget-v0",
+        backend="real",
+        rows=8,
+        budget=32,
+        horizon=2,
+        rounds=2,
+        warm_steps=3,
+        each=4,
+        held=1,
+        samples=1,
+        device="cpu",
+        cache_dir=str(tmp_path),
+    )
+    check_env(env.unwrapped, skip_render_check=True)
+    env.reset(seed=0)
+    for period in range(4):
+        observation, reward, done, _, info = env.step(env.action_space.sample())
+        assert env.observation_space.contains(observation) and np.isfinite(reward)
+        assert info["spent"] == 16 and done == (period == 3)
+
+
 def test_the_same_seed_is_the_same_run(build):
     def run(seed):
         outcomes = rollout(catalogue.make("uniform", build().problem), build(), np.array([seed]))
@@ -196,7 +273,19 @@ def test_angles_are_cosines(build):
         ({"num_envs": 2}, "num_envs"),
         ({"learning_rate": 1.0}, "no 'learning_rate'"),
         ({"rows": 5, "budget": 40}, "n_max"),
-        ({"budget": 10**6}, "low, high"),
+        ({"budget": 2**15}, "low, high"),
+        ({"scenario": "reasoning"}, "model: the folder or hub name"),
+        ({"model": "somewhere"}, "model: the folder or hub name"),
+        ({"multiple": 4, "high": 9, "budget": 108}, "low, high"),
+        ({"held": 1000, "samples": 1000}, "held, samples"),
+        ({"horizon": 10**12}, "horizon"),
+        ({"lr": float("nan")}, "lr"),
+        ({"temperature": 0.0}, "temperature"),
+        ({"threads": 10**9}, "threads"),
+        ({"cache_dir": 5}, "cache_dir"),
+        ({"progress": 5}, "progress"),
+        ({"clock": "sun"}, "clock"),
+        ({"device": "abacus"}, "device"),
     ],
 )
 def test_a_wrong_argument_is_told(build, arguments, message):
@@ -229,7 +318,38 @@ def test_a_real_run_is_deployed_by_its_description(tmp_path):
             "cache_dir": str(tmp_path / "cache"),
         },
     }
-    deploying.check_agents(arguments)
+    deploying.check(arguments)
     done = deploying.run(tmp_path / "run", arguments, print)
     assert done["periods"] == 2 and done["ledger"]["spent"] == [192]
     assert (tmp_path / "run" / "decisions.parquet").exists()
+
+
+@pytest.mark.chaos
+@pytest.mark.slow
+def test_a_run_killed_between_rounds_goes_on_bit_for_bit(tmp_path, build):
+    """`kill -9` while an update is half sampled, then `allocgym resume`."""
+    settings = {"rows": 12, "budget": 96, "rounds": 4, "horizon": 3, "warm_steps": 5, "each": 8}
+    settings |= {"held": 2, "samples": 1, "device": "cpu", "cache_dir": str(tmp_path / "cache")}
+    command = [sys.executable, "-m", "allocgym", "deploy", "rollout-budget", "--seed", "3"]
+    command += ["--agent", "sequential"]
+    for key, value in settings.items():
+        command += ["--set", f"{key}={value}"]
+
+    def kept(folder):
+        journal = Journal(folder / "journal.jsonl")
+        journal.close()
+        return journal.entries, json.loads((folder / "ledger.json").read_text())
+
+    subprocess.run([*command, "--folder", str(tmp_path / "whole")], check=True)
+    expected = kept(tmp_path / "whole")
+    assert len(expected[0]) == 2 * 12 + 1
+    folder = tmp_path / "run"
+    process = subprocess.Popen([*command, "--folder", str(folder)])
+    journal = folder / "journal.jsonl"
+    # Eleven lines: the second round of the second update is decided.
+    while not journal.exists() or journal.read_bytes().count(b"\n") < 11:
+        assert process.poll() is None, "it ended before it could be killed"
+    process.kill()
+    process.wait()
+    subprocess.run([sys.executable, "-m", "allocgym", "resume", str(folder)], check=True)
+    assert kept(folder) == expected
