@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from allocgym.agents.core import pace
+from allocgym.agents.core import catalogue, pace
 from allocgym.agents.core.controller import Controller
 from allocgym.agents.core.deployment import Deployment
 from allocgym.agents.core.guards import Event, Guards
