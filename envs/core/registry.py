@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import importlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import Any
 
@@ -139,9 +139,9 @@ def entry(problem: str) -> Entry:
     return _entries[problem]
 
 
-def entries() -> Iterator[Entry]:
+def entries() -> list[Entry]:
     """All problems, by id."""
-    return iter([_entries[name] for name in sorted(_entries)])
+    return [_entries[name] for name in sorted(_entries)]
 
 
 def load(target: str) -> Any:
