@@ -129,9 +129,4 @@ def load(path: Path, problem: Problem) -> SegmentPolicy:
     description, weights = agent_file.load(path, problem)
     if description["kind"] != KIND or weights is None:
         raise CorruptFileError(f"{path}: holds {description['kind']!r}, not a segment policy")
-    try:
-        policy = SegmentPolicy(**description["settings"])
-        policy.load_state_dict(weights)
-    except (TypeError, RuntimeError) as error:
-        raise CorruptFileError(f"{path}: weights do not fit the description ({error})") from error
-    return policy.eval()
+    return agent_file.network(path, SegmentPolicy, description["settings"], weights)

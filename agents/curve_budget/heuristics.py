@@ -12,7 +12,7 @@ from allocgym.agents.core import agent_file
 from allocgym.agents.core.agent import Agent, rollout
 from allocgym.agents.core.evolution import tune
 from allocgym.agents.curve_budget.signal import early_signals, extrapolation
-from allocgym.envs.core.errors import AllocgymError, CorruptFileError, unknown
+from allocgym.envs.core.errors import CorruptFileError, unknown
 from allocgym.envs.curve_budget.problem import (
     CONTEXT_FEATURES,
     ROW_FEATURES,
@@ -200,11 +200,7 @@ class LinearPriority(Agent[CurveOutcome, Allotment]):
         self, problem: CurveBudget, parameters: Sequence[float], name: str = "learned (cma)"
     ) -> None:
         super().__init__(problem)
-        self.parameters = np.asarray(parameters, float)
-        if self.parameters.shape != (PARAMETERS,):
-            raise AllocgymError(
-                f"parameters: {PARAMETERS} numbers expected, given {len(self.parameters)}"
-            )
+        self.parameters = agent_file.numbers("parameters", parameters, PARAMETERS)
         self.name = name
 
     def ask(self) -> Allotment:

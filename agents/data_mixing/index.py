@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from allocgym.agents.core import agent_file
 from allocgym.agents.core.agent import rollout
 from allocgym.agents.core.evolution import tune
 from allocgym.agents.data_mixing.heuristics import MixingAgent
-from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.data_mixing.observation import ROW_FEATURES
 from allocgym.envs.data_mixing.problem import DataMixing
 
@@ -33,9 +33,7 @@ class IndexMixer(MixingAgent):
         self, problem: DataMixing, weights: Sequence[float], name: str = "index (cma)"
     ) -> None:
         super().__init__(problem)
-        if len(weights) != len(TERMS):
-            raise AllocgymError(f"weights: {len(TERMS)} numbers expected, given {len(weights)}")
-        self.weights = np.asarray(weights, float)
+        self.weights = agent_file.numbers("weights", weights, len(TERMS))
         self.name = name
 
     def shares(self) -> np.ndarray:

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from allocgym.agents.core import agent_file
 from allocgym.agents.core.agent import rollout
 from allocgym.agents.core.evolution import tune
 from allocgym.agents.population.heuristics import PopulationAgent
-from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.population.problem import Population, ranks
 from allocgym.envs.population.records import Plan
 
@@ -51,11 +51,7 @@ class IndexController(PopulationAgent):
         self, problem: Population, parameters: Sequence[float], name: str = "index (cma)"
     ) -> None:
         super().__init__(problem)
-        if len(parameters) != len(PARAMETERS):
-            raise AllocgymError(
-                f"parameters: {len(PARAMETERS)} numbers expected, given {len(parameters)}"
-            )
-        self.parameters = np.asarray(parameters, float)
+        self.parameters = agent_file.numbers("parameters", parameters, len(PARAMETERS))
         self.name = name
         p = self.parameters
         self.explores, self.copies = 0.6 * _sigmoid(p[0]), 0.5 * _sigmoid(p[2])

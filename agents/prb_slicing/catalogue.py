@@ -83,12 +83,8 @@ def from_file(path: Path, problem: PRBSlicing) -> Agent:
     if kind == "dqn" and weights is not None:
         from allocgym.agents.prb_slicing.tractor import MoveAgent, QNetwork, network_values
 
-        try:
-            network = QNetwork(**settings)
-            network.load_state_dict(weights)
-        except (TypeError, RuntimeError) as error:
-            raise CorruptFileError(f"{path}: weights do not fit the description") from error
-        return MoveAgent(problem, network_values(network.eval()), path.stem)
+        network = agent_file.network(path, QNetwork, settings, weights)
+        return MoveAgent(problem, network_values(network), path.stem)
     if kind == "table" and weights is not None:
         from allocgym.agents.prb_slicing.tractor import MoveAgent, table_values
 

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from allocgym.agents.core import agent_file
 from allocgym.agents.core.agent import rollout
 from allocgym.agents.rollout_budget.rules import Rule, by_gains, proportional
 from allocgym.agents.rollout_budget.view import View
-from allocgym.envs.core.errors import AllocgymError, missing_extra
+from allocgym.envs.core.errors import missing_extra
 from allocgym.envs.rollout_budget import algebra
 
 TERMS = (
@@ -47,9 +48,7 @@ class LearnedIndex(Rule):
     def __init__(
         self, weights: Sequence[float], name: str = "learned", loss_weight: str = "rollout"
     ) -> None:
-        if len(weights) != len(TERMS):
-            raise AllocgymError(f"weights: {len(TERMS)} numbers expected, given {len(weights)}")
-        self.weights = np.asarray(weights, float)
+        self.weights = agent_file.numbers("weights", weights, len(TERMS))
         self.name = name
         self.loss_weight = loss_weight
 
