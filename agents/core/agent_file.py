@@ -13,12 +13,17 @@ import os
 import platform
 import zipfile
 import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
 
 from allocgym.envs.core.contracts import Problem
 from allocgym.envs.core.errors import AllocgymError, CorruptFileError, missing_extra
 from allocgym.envs.core.journal import atomic
+
+N = TypeVar("N")
 
 SCHEMA = 1
 MEMBERS = {"agent.json", "weights.safetensors"}
@@ -205,23 +210,67 @@ def _check_header(raw: bytes) -> None:
         raise ValueError("the header does not account for all bytes")
 
 
+def numbers(name: str, given: Any, count: int) -> np.ndarray:
+    """Read the parameters that a file or a caller gives an agent: so many finite numbers.
+
+    Args:
+        name: of the argument, for the error.
+        given: a sequence of numbers.
+        count: how many.
+
+    Returns:
+        ``(count,)`` float64.
+
+    Raises:
+        AllocgymError: anything else.
+    """
+    try:
+        found = np.asarray(given, float)
+    except (TypeError, ValueError):
+        found = np.full(0, np.nan)
+    if found.shape != (count,) or not np.isfinite(found).all():
+        shown = f"{len(given)}" if isinstance(given, (list, tuple)) else repr(given)[:40]
+        raise AllocgymError(f"{name}: {count} numbers expected, all finite, given {shown}")
+    return found
+
+
 def load_policy(path: Path, problem: Problem) -> tuple[Any, dict[str, Any]]:
     """Read a learned agent: the `SetPolicy` and its description."""
     description, weights = load(path, problem)
     if weights is None or description["kind"] != "set-policy":
         raise AllocgymError(f"{path}: holds {description['kind']!r}, not a learned policy")
-    import torch
-
     from allocgym.agents.core.networks import SetPolicy
 
+    return network(path, SetPolicy, description["settings"], weights), description
+
+
+def network(
+    path: Path | str, make: Callable[..., N], settings: Mapping[str, Any], weights: Any
+) -> N:
+    """Build a network from the settings and weights of an agent file, ready to decide.
+
+    Args:
+        path: of the file, or its name, for the error.
+        make: class of the network, a `torch.nn.Module`.
+        settings: its arguments.
+        weights: tensors by name.
+
+    Raises:
+        CorruptFileError: they do not fit each other.
+    """
+    import torch
+
+    weights = weights or {}
     try:
         # Without memory first: the description may ask for any size, the weights have theirs.
         with torch.device("meta"):
-            policy = SetPolicy(**description["settings"])
+            made: Any = make(**settings)
         dtypes = {tensor.dtype for tensor in weights.values()}
         if dtypes != {torch.float32}:
             raise TypeError(f"float32 expected, given {', '.join(sorted(map(str, dtypes)))}")
-        policy.load_state_dict(weights, assign=True)
+        made.load_state_dict(weights, assign=True)
     except (TypeError, RuntimeError, ValueError, LookupError, OverflowError) as error:
-        raise CorruptFileError(f"{path}: weights do not fit the description ({error})") from error
-    return policy.eval(), description
+        reason = " ".join(str(error).split())[:300]  # torch says it in several lines
+        raise CorruptFileError(f"{path}: weights do not fit the description ({reason})") from error
+    found: N = made.eval()
+    return found

@@ -8,11 +8,11 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from allocgym.agents.core import agent_file
 from allocgym.agents.core.agent import Agent, rollout
 from allocgym.agents.core.evolution import tune
 from allocgym.agents.core.training import Trained, Training
 from allocgym.envs.core.contracts import Problem
-from allocgym.envs.core.errors import AllocgymError
 
 
 class Parametric(Agent[Any, Any]):
@@ -41,12 +41,9 @@ class Parametric(Agent[Any, Any]):
         self, problem: Problem, weights: Sequence[float] | None = None, name: str = "learned"
     ) -> None:
         super().__init__(problem)
-        self.weights = np.asarray(self.start if weights is None else weights, float)
+        given = self.start if weights is None else weights
+        self.weights = agent_file.numbers("weights", given, len(self.parameters))
         self.name = name
-        if self.weights.shape != (len(self.parameters),) or not np.isfinite(self.weights).all():
-            raise AllocgymError(
-                f"weights: {len(self.parameters)} finite numbers expected, given {weights!r}"
-            )
 
     def price(self) -> float:
         """What tuning minimises, at the end of a batch of episodes: the mean of the judged score."""

@@ -125,14 +125,7 @@ def of(settings: Mapping[str, Any], tensors: Mapping[str, Any] | None) -> Segmen
     Raises:
         CorruptFileError: the weights are missing or do not fit the settings.
     """
-    try:
-        policy = SegmentPolicy(**settings)
-        policy.load_state_dict(dict(tensors or {}))
-    except (TypeError, RuntimeError) as error:
-        raise CorruptFileError(
-            f"agent file: weights do not fit the description ({error})"
-        ) from error
-    return policy.eval()
+    return agent_file.network("agent file", SegmentPolicy, settings, tensors)
 
 
 def load(path: Path, problem: Problem) -> SegmentPolicy:

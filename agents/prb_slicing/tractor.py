@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from allocgym.agents.core import agent_file
 from allocgym.agents.core.agent import Agent
 from allocgym.agents.core.training import Progress
 from allocgym.envs.core.contracts import Shares
@@ -104,9 +105,7 @@ class DQNAgent(MoveAgent):
         cls, problem: PRBSlicing, settings: Mapping[str, Any], tensors: Any, name: str
     ) -> DQNAgent:
         """Rebuild from an agent file."""
-        network = QNetwork(**settings)
-        network.load_state_dict(tensors)
-        return cls(problem, network, name)
+        return cls(problem, agent_file.network(name, QNetwork, settings, tensors), name)
 
 
 class TableAgent(MoveAgent):

@@ -1,7 +1,9 @@
 import json
 import pickle
+import shutil
 import tracemalloc
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ pytest.importorskip("safetensors")
 from allocgym.agents.core import agent_file, catalogue  # noqa: E402
 from allocgym.agents.core.agent import PolicyAgent, rollout  # noqa: E402
 from allocgym.agents.data_mixing import gradient  # noqa: E402
+from allocgym.envs.core import registry  # noqa: E402
+from allocgym.envs.core.builder import build_problem  # noqa: E402
 from allocgym.envs.core.builder import make_backend as registered  # noqa: E402
 from allocgym.envs.core.errors import AllocgymError, CorruptFileError  # noqa: E402
 from allocgym.envs.data_mixing.problem import DataMixing  # noqa: E402
@@ -355,3 +359,32 @@ def test_weights_of_another_precision_are_refused(path, problem):
     rewrite(path, weights__safetensors=packed(told, double))
     with pytest.raises(CorruptFileError, match=r"float32 expected, given torch\.float64"):
         agent_file.load_policy(path, problem)
+
+
+BUNDLED = sorted(Path(agent_file.__file__).parents[1].glob("*/pretrained/*.zip"))
+
+
+@pytest.mark.parametrize("bundled", BUNDLED, ids=lambda p: f"{p.parts[-3]}/{p.name}")
+def test_bundled_agents_with_wrong_settings_are_told_apart_in_a_sentence(bundled, tmp_path):
+    with zipfile.ZipFile(bundled) as archive:
+        described = json.loads(archive.read("agent.json"))
+    entry = registry.entry(described["problem"])
+    problem = build_problem(entry.id, entry.vector_backend)
+    path = tmp_path / bundled.name
+    for key, held in described["settings"].items():
+        for value in (None, "x", -1, [], {}, 10**9):
+            shutil.copy(bundled, path)
+            rewrite(path, {"settings": {**described["settings"], key: value}})
+            try:
+                catalogue.make(str(path), problem)
+            except AllocgymError as error:
+                assert "\n" not in str(error), (key, held)
+
+
+@pytest.mark.parametrize(
+    "given", [None, "x", [], [1.0], [1.0, np.nan], [1.0, np.inf], [[1, 2]], {}]
+)
+def test_parameters_are_so_many_finite_numbers(given):
+    with pytest.raises(AllocgymError, match="weights: 2 numbers expected, all finite"):
+        agent_file.numbers("weights", given, 2)
+    assert agent_file.numbers("weights", (1, 2.5), 2).tolist() == [1.0, 2.5]
