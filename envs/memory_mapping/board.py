@@ -177,18 +177,9 @@ def price_many(
     Returns:
         ``(batch,)`` seconds.
     """
-    batch, t = inst.comp.shape
-    rows = np.arange(batch)[:, None] * t
-    size = np.take_along_axis(inst.size, inst.tensor, 1)
-    fast = np.bincount((rows + inst.use).ravel(), (size * moved).ravel(), minlength=batch * t)
-    fast += np.bincount(
-        (rows + np.maximum(inst.born, 0)).ravel(), (inst.size * born).ravel(), minlength=batch * t
-    )
-    fast = fast.reshape(batch, t)
-    bus = inst.base + copied - fast
-    rates = inst.slow_rate[:, None], inst.fast_rate[:, None]
-    total: np.ndarray = rule.op_seconds(inst.comp, bus, fast, *rates).sum(1)
-    return total
+    seconds = np.empty(len(moved))
+    rule.price_many(_Instance(*vars(inst).values()), moved, born, copied, seconds)
+    return seconds
 
 
 def look(inst: MappingInstance, board: Board, segment: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -404,3 +404,26 @@ def place_many(inst: Any, board: Any, tensors: np.ndarray, on: np.ndarray) -> No
             for k in range(tensors.shape[1]):
                 x = tensors[row, k]
                 place(inst, board, row, x, legal, gain, begin, offset, parts, saved)
+
+
+@kernel
+def price_many(
+    inst: Any, moved: np.ndarray, born: np.ndarray, copied: np.ndarray, seconds: np.ndarray
+) -> None:
+    """Price complete plans: what is in fast memory, by segment and by birth, and bytes copied."""
+    batch, ops = copied.shape
+    fast, each = np.empty(ops, np.int64), np.empty(ops)
+    for row in range(batch):
+        fast[:] = 0
+        for s in range(moved.shape[1]):
+            if moved[row, s]:
+                fast[inst.use[row, s]] += inst.size[row, inst.tensor[row, s]]
+        for x in range(born.shape[1]):
+            if born[row, x]:
+                fast[max(inst.born[row, x], 0)] += inst.size[row, x]
+        for t in range(ops):
+            bus = inst.base[row, t] + copied[row, t] - fast[t]
+            each[t] = op_seconds(
+                inst.comp[row, t], bus, fast[t], inst.slow_rate[row], inst.fast_rate[row]
+            )
+        seconds[row] = _total(each)

@@ -32,6 +32,7 @@ class ActivationState(Record):
         action: ``(batch, n)`` decided so far; groups not decided are kept.
         step: ``(batch,)`` groups decided.
         total: ``(batch,)`` groups to decide.
+        keep_time: ``(batch,)`` seconds with everything kept.
         spent: ``(batch,)`` groups decided in the last step.
     """
 
@@ -39,6 +40,7 @@ class ActivationState(Record):
     action: np.ndarray
     step: np.ndarray
     total: np.ndarray
+    keep_time: np.ndarray
     spent: np.ndarray
 
 
@@ -96,12 +98,13 @@ class ActivationSimulator(Simulator[ActivationOutcome, Choice, ActivationState])
         # A hair above the lowest peak, so that recomputing everything is within it.
         limit = (low + share * (high - low)) * (1 + 1e-9)
         profile = dataclasses.replace(self._all.rows(which), budget=limit)
-        none = np.zeros(len(seeds), np.int64)
+        none, keep = np.zeros(len(seeds), np.int64), np.zeros(profile.size.shape, np.int64)
         return ActivationState(
             profile,
-            action=np.zeros(profile.size.shape, np.int64),
+            action=keep,
             step=none,
             total=self._count[which].astype(np.int64),
+            keep_time=timeline(profile, keep)[0],
             spent=none,
         )
 
@@ -131,5 +134,5 @@ class ActivationSimulator(Simulator[ActivationOutcome, Choice, ActivationState])
             step=state.step,
             time=seconds,
             peak=peak,
-            keep_time=timeline(profile, np.zeros_like(action))[0],
+            keep_time=state.keep_time,
         )

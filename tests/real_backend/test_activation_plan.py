@@ -136,9 +136,10 @@ def test_the_agent_decides_where_nothing_has_been_measured_yet(
     deployment.run(tmp_path / "run", arguments, said.append)
     assert not [line for line in said if "guard" in line]
     rows = [
-        json.loads(line) for line in (tmp_path / "run" / "journal.jsonl").read_text().splitlines()
+        json.loads(line.partition(" ")[2])
+        for line in (tmp_path / "run" / "journal.jsonl").read_text().splitlines()
     ]
-    picks = {p for r in rows if "decision" in r for p in r["decision"]["pick"]["data"]}
+    picks = {p for r in rows if r["kind"] == "decision" for p in r["data"]["pick"]["data"]}
     assert picks == actions
 
 
