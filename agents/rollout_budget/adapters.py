@@ -187,6 +187,7 @@ def _judged(rewards: np.ndarray) -> np.ndarray:
     known = ~np.isnan(rewards)
     if not known.all():
         warnings.warn(
-            f"rewards: {int((~known).sum())} of {len(rewards)} are no numbers; ignored", stacklevel=3
+            f"rewards: {int((~known).sum())} of {len(rewards)} are no numbers; ignored",
+            stacklevel=3,
         )
     return known
