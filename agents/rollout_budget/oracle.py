@@ -9,7 +9,7 @@ import numpy as np
 
 from allocgym.agents.core.agent import Agent
 from allocgym.agents.rollout_budget.agent import RuleAgent
-from allocgym.agents.rollout_budget.rules import Coverage
+from allocgym.agents.rollout_budget.rules import TINY, Coverage, by_gains
 from allocgym.agents.rollout_budget.view import View, view_of
 from allocgym.envs.core.contracts import Shares
 from allocgym.envs.rollout_budget import algebra
@@ -53,7 +53,9 @@ class Oracle(Agent[RolloutOutcome, Shares]):
         law = back.state.law
         p = np.ascontiguousarray(back.true_rates())
         lengths = np.ascontiguousarray(back.true_lengths())
+        group = int(memory.instance.multiple.max())
         low, high = (np.ascontiguousarray(v).astype(np.int64) for v in self.problem.bounds(memory))
+        low, high = -(-low // group) * group, high // group * group
         budget = memory.instance.budget
         family = np.ascontiguousarray(
             np.take_along_axis(memory.instance.family, memory.ids, 1)
@@ -86,12 +88,16 @@ class Oracle(Agent[RolloutOutcome, Shares]):
         s, c, q = parts(units.astype(float))
         total = [x.sum(1, keepdims=True) for x in (s, c, q)]
         while (left > 0).any():
-            step = np.minimum(block, left)
-            n = np.minimum(units + step[:, None], high)
+            # At least two rollouts for each prompt of a row: fewer are never mixed.
+            step = np.maximum(block, 2 * memory.prompts - units).astype(np.int64)
+            step = np.minimum(-(-step // group) * group, left[:, None])
+            n = np.minimum(units + step, high)
             new = parts(n.astype(float))
             after = [t + b - a for t, a, b in zip(total, (s, c, q), new, strict=True)]
             value = gain(*after) - gain(*total)
-            value = np.where((n > units) & (memory.prompts > 0), value / price, -np.inf)
+            size = (n - units) / block
+            value = np.where((n > units) & (memory.prompts > 0), value, -np.inf)
+            value = value / (price * np.where(size > 0, size, 1))
             best = value.argmax(1)
             moved = n[rows, best] - units[rows, best]
             units[rows, best] += moved
@@ -124,11 +130,22 @@ def certain(backend: Any, view: View) -> View:
 
 def covering(backend: Any, view: View) -> np.ndarray:
     """``(batch, m)`` rollouts that solve most prompts, every true rate known."""
-    return np.asarray(Coverage().units(certain(backend, view)), np.int64)
+    if backend.scenario.search != "tree":
+        return np.asarray(Coverage().units(certain(backend, view)), np.int64)
+    # A tree's first units may be worth less than its next ones.
+    most = (view.high + view.tried) / np.maximum(view.prompts, 1)
+    chances = backend.true_chances(int(np.ceil(most.max())))
+    open_ = (view.prompts > 1) | (view.right <= 0)
+    gains = algebra.concave(np.diff(chances, axis=-1)) * (open_ + TINY)[..., None]
+    return np.asarray(by_gains(view, gains, floor=0), np.int64)
 
 
 class CoverageOracle(RuleAgent):
-    """Best of n with every prompt's true rate known: no split made at once solves more on average."""
+    """A search with every prompt's true rate known: no split made at once solves more on average.
+
+    (In a tree search up to the rounding of its last units.) Where rollouts train the model it decides as
+    if they were best-of-n attempts.
+    """
 
     clairvoyant = True
 
@@ -141,6 +158,7 @@ class CoverageOracle(RuleAgent):
         """Keep the simulator, to read its true rates."""
         self._backend = backend
 
-    def view(self) -> View:
-        """What `Coverage` sees, with certainty in place of beliefs."""
-        return certain(self._backend, super().view())
+    def ask(self) -> Shares:
+        """Decide the coming round."""
+        self._view = self.view()
+        return Shares(covering(self._backend, self._view))

@@ -33,7 +33,7 @@ def play(
         overrides: fields of the scenario.
     """
     made = choose(SCENARIOS, scenario, overrides)
-    problem = make_problem("rollout-budget", n_max=made.rows, mode="per_prompt")
+    problem: Any = make_problem("rollout-budget", n_max=made.rows, mode="per_prompt")
     agent: Any = (
         catalogue.make(agent_name, problem)
         if isinstance(agent_name, str)

@@ -82,6 +82,28 @@ def knapsack_value(p: np.ndarray, n: np.ndarray | int) -> np.ndarray:
     return np.asarray(mixed(p, n) * p * (1 - p) ** 2)
 
 
+def concave(gains: np.ndarray) -> np.ndarray:
+    """Gains of the least concave majorant of a value: what `greedy` needs, where gains may rise first.
+
+    Args:
+        gains: ``(..., most)``, entry ``n`` the gain of unit n + 1.
+
+    Returns:
+        ``(..., most)`` decreasing gains; each stretch of rising ones is averaged.
+    """
+    value = np.concatenate([np.zeros_like(gains[..., :1]), np.cumsum(gains, -1)], -1)
+    out = np.empty_like(gains)
+    most = gains.shape[-1]
+    slope, end = np.zeros(gains.shape[:-1]), np.zeros(gains.shape[:-1], int)
+    for j in range(most):
+        mean = (value[..., j + 1 :] - value[..., j, None]) / np.arange(1, most - j + 1)
+        begins = end == j
+        slope = np.where(begins, mean.max(-1), slope)
+        end = np.where(begins, j + 1 + mean.argmax(-1), end)
+        out[..., j] = slope
+    return out
+
+
 def greedy(
     gains: np.ndarray,
     budget: np.ndarray | int,

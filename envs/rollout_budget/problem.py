@@ -119,8 +119,8 @@ class RolloutBudget(Problem[RolloutOutcome, RolloutMemory, Shares]):
         "accuracy": "held-out accuracy, as measured",
         "prompt_ratio": "share of prompts with mixed groups",
     }
-    features: ClassVar[tuple[str, ...]] = ROW_FEATURES + CONTEXT_FEATURES
-    higher_is_better: ClassVar[bool] = True
+    features = ROW_FEATURES + CONTEXT_FEATURES
+    higher_is_better = True
 
     def __init__(
         self,
@@ -468,13 +468,13 @@ class RolloutBudget(Problem[RolloutOutcome, RolloutMemory, Shares]):
         ratios = memory.ratios / np.maximum(memory.step, 1)[:, None]
         return {
             "held-out accuracy": memory.heldout,
-            "mean accuracy over rollouts": area[:, 0],
-            "mean accuracy over tokens": area[:, 1],
-            "mean accuracy over seconds": area[:, 2],
+            "mean over rollouts": area[:, 0],
+            "mean over tokens": area[:, 1],
+            "mean over seconds": area[:, 2],
             "tokens": memory.tokens,
             "seconds": memory.seconds,
-            "gradient ratio per prompt": ratios[:, 0],
-            "gradient ratio per rollout": ratios[:, 1],
+            "ratio per prompt": ratios[:, 0],
+            "ratio per rollout": ratios[:, 1],
         }
 
     def plain(self) -> RolloutBudget:

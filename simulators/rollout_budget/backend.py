@@ -22,6 +22,8 @@ from allocgym.simulators.rollout_budget.scenario import SCENARIOS, RolloutScenar
 
 ENGINES = ("simpy", "twin")
 GRANULARITIES = ("bins", "prompts")
+MOST_ITEMS = 2**25
+"""Items of all environments of a batch: some gigabytes."""
 
 
 class RolloutSimulator(Simulator[RolloutOutcome, Shares, RolloutState]):
@@ -64,6 +66,11 @@ class RolloutSimulator(Simulator[RolloutOutcome, Shares, RolloutState]):
             raise AllocgymError(f"cost: a CostModel, or its fields by name, given {cost!r}")
         self.bins = granularity == "bins"
         made = (in_bins if self.bins else in_prompts)(scenario, problem.n_max)
+        items = problem.n_max * (1 if self.bins else made.epoch)
+        if items * num_envs > MOST_ITEMS:
+            raise AllocgymError(
+                f"num_envs: at most {MOST_ITEMS // items} with {items} items each, given {num_envs}"
+            )
         self.scenario = made
         self.dtype = np.dtype(dtype).type
         self.cost = costs.calibrated(made.model).given(cost)
@@ -101,6 +108,15 @@ class RolloutSimulator(Simulator[RolloutOutcome, Shares, RolloutState]):
     def true_lengths(self) -> np.ndarray:
         """``(batch, n)`` mean tokens of the rows offered now: for oracles and tests only."""
         return columns(self._offered(self.state, self.state.length))
+
+    def true_chances(self, most: int) -> np.ndarray:
+        """``(batch, n, most + 1)`` chance that a prompt of each row offered now is solved by 0 to
+        ``most`` units, in a search: for oracles and tests only.
+        """  # noqa: D205
+        state, made = self.state, self.scenario
+        seen, _ = self._seen(state, self._offered(state, state.length))
+        units = np.arange(most + 1)
+        return search.solved(made.search, columns(seen)[..., None], units, made.depth)
 
     def _offered(self, state: RolloutState, values: np.ndarray) -> np.ndarray:
         """``(n, batch)`` of the rows offered now, from ``(items, batch)``."""
@@ -285,7 +301,7 @@ class RolloutSimulator(Simulator[RolloutOutcome, Shares, RolloutState]):
             randomness.uniform(streams.failure, index)[0],
             update,
         )
-        return self._duration(self.cost, drawn), drawn.fails.any(0).astype(np.int64)
+        return self._duration(self.cost, drawn), np.asarray(drawn.fails.any(0), np.int64)
 
     @property
     def _length_spread(self) -> Any:

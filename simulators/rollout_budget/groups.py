@@ -69,7 +69,10 @@ def draw_bins(
     Args:
         state: of the episodes.
         units: ``(n, batch)`` rollouts of each bin, as real numbers.
-        p, mean, tried, spread: as of `draw_prompts`, by bin.
+        p: ``(n, batch)`` success rates.
+        mean: ``(n, batch)`` mean tokens of a rollout.
+        tried: ``(n, batch)`` rollouts in earlier rounds of this update.
+        spread: standard deviation of a length over its mean.
 
     Returns:
         ``(n, batch)`` successes, expected prompts with mixed groups (of this update's rounds so far),

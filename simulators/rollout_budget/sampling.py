@@ -239,8 +239,9 @@ def sample(scenario: RolloutScenario, seeds: np.ndarray, layout: Layout) -> Roll
     if real is not np.float64:
         instance, true = instance.map(narrow), true.map(narrow)
     streams = _streams(scenario, seeds, layout, items)
-    zero, none = np.zeros((n, batch), real), np.zeros(batch, real)
-    own = np.zeros((count, batch), real)
+    zero: np.ndarray = np.zeros((n, batch), real)
+    none: np.ndarray = np.zeros(batch, real)
+    own: np.ndarray = np.zeros((count, batch), real)
     rates = law.success(true, none + own)
     accuracy, by_family = law.accuracy(true, rates)
     nothing = np.zeros(batch, np.int64)

@@ -33,6 +33,9 @@ def test_every_agent_spends_every_round_within_bounds(name):
         assert outcomes[-1].done.all() and backend.ledger.left.sum() == 0
         for o in outcomes[1:]:
             assert (o.tried <= 64 * o.prompts).all()
+    backend = make_backend(problem, "twin", num_envs=2, horizon=2, rounds=rounds, multiple=4)
+    for o in rollout(agent, backend, np.arange(2))[1:]:
+        assert (o.tried % 4 == 0).all()
 
 
 @given(
@@ -183,20 +186,30 @@ def test_adapters_do_not_count_rewards_that_are_no_numbers():
     assert other.allocator._beliefs.recent_n[0, [5, 7]].tolist() == [1, 2]
 
 
-def test_the_bound_of_a_search_is_the_one_for_search():
-    """A fault of old: searches were held against the oracle of learning."""
+@pytest.mark.parametrize("kind", ["best-of-n", "tree"])
+@pytest.mark.parametrize("rows", [{}, {"mode": "per_prompt", "n_max": 32}])
+def test_the_bound_of_a_search_is_the_one_for_search(kind, rows):
+    """A fault of old: the bound was that of learning, and a tree's was below an even split."""
     found = evaluation.compare(
         "rollout-budget",
         "hard-tail",
-        ["oracle-coverage", "coverage"],
+        ["oracle-coverage", "coverage", "posterior-greedy"],
         8,
-        {"search": "best-of-n", "horizon": 8, "mode": "per_prompt", "n_max": 32},
+        {"search": kind, "horizon": 8, **rows},
     )
     assert found.bounds == ("oracle",)
     best = {name: next(iter(figures.values())) for name, figures in found.scores.items()}
     np.testing.assert_array_equal(best["oracle"], best["oracle-coverage"])
-    for name in ("uniform", "random", "coverage"):
+    for name in ("uniform", "random", "coverage", "posterior-greedy"):
         assert best["oracle"].mean() > best[name].mean()
+
+
+@pytest.mark.parametrize("rows", [{}, {"mode": "per_prompt", "n_max": 8}])
+def test_the_bound_of_learning_is_one_for_bins_and_for_few_prompts(rows):
+    """A fault of old: less than two rollouts a prompt gain nothing, and one bin was given all."""
+    found = evaluation.compare("rollout-budget", "hard-tail", [], 8, {"horizon": 20, **rows})
+    best = {name: next(iter(figures.values())) for name, figures in found.scores.items()}
+    assert (best["oracle"] > best["uniform"]).all()
 
 
 def test_rules_play_the_rounds_and_the_loss_of_their_papers():

@@ -40,6 +40,25 @@ def test_greedy_in_a_batch_is_greedy_alone(case):
     )
 
 
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=9))
+def test_the_concave_majorant_is_the_least_one(gains):
+    value = np.concatenate([[0], np.cumsum(gains)])
+    steps = algebra.concave(np.array([gains]))[0]
+    assert (np.diff(steps) <= 1e-9).all()
+    places = range(len(value))
+    # The highest chord over each place is what the majorant is there.
+    highest = [
+        max(
+            value[a] + (value[b] - value[a]) * (x - a) / max(b - a, 1)
+            for a in places
+            for b in places
+            if a <= x <= b
+        )
+        for x in places
+    ]
+    np.testing.assert_allclose(np.concatenate([[0], np.cumsum(steps)]), highest, atol=1e-9)
+
+
 def test_an_impossible_split_is_refused():
     with pytest.raises(AllocgymError, match="cannot be split"):
         algebra.greedy(np.zeros((1, 3, 4)), 20, 1, 4)

@@ -220,7 +220,7 @@ def test_scores_are_those_of_the_curves(rounds):
     data = curves.curves(outcomes)
     for axis in curves.AXES:
         area = np.trapezoid(data["accuracy"], data[axis], axis=1) / data[axis][:, -1]
-        np.testing.assert_allclose(made[f"mean accuracy over {axis}"], area, rtol=1e-12)
+        np.testing.assert_allclose(made[f"mean over {axis}"], area, rtol=1e-12)
         grid = curves.area(data[axis], data["accuracy"], data[axis][:, -1])
         np.testing.assert_allclose(area, grid, rtol=1e-3)
     np.testing.assert_array_equal(made["held-out accuracy"], data["accuracy"][:, -1])
@@ -228,7 +228,7 @@ def test_scores_are_those_of_the_curves(rounds):
         np.testing.assert_array_equal(made[axis], data[axis][:, -1])
     for which in ("prompt", "rollout"):
         mean = data[f"{which}_ratio"][:, 1:].mean(1)
-        np.testing.assert_allclose(made[f"gradient ratio per {which}"], mean, rtol=1e-12)
+        np.testing.assert_allclose(made[f"ratio per {which}"], mean, rtol=1e-12)
     assert next(iter(made)) == "held-out accuracy" and problem.higher_is_better
 
 
@@ -281,7 +281,7 @@ def test_the_reward_is_accuracy_less_price_and_never_a_ratio():
         total += reward
         cost += info["reward_terms"]["cost"]
         for which in ("prompt", "rollout"):
-            assert 0 <= info["scores"][f"gradient ratio per {which}"] <= 1
+            assert 0 <= info["scores"][f"ratio per {which}"] <= 1
     assert cost < 0
     assert total - cost == pytest.approx(info["scores"]["held-out accuracy"] - start)
 
