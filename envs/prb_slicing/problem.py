@@ -47,9 +47,9 @@ ROW_FEATURES = (
     "eMBB",
 )
 CONTEXT_FEATURES = ("need / carrier", "average arrivals / carrier", "n / 8", "log period")
-ACTIONS = ("shares", "moves", "splits")
-OBSERVATIONS = ("full", "tractor")
-REWARDS = ("sla", "qos", "tractor")
+ACTIONS: tuple[str, ...] = ("shares", "moves", "splits")
+OBSERVATIONS: tuple[str, ...] = ("full", "tractor")
+REWARDS: tuple[str, ...] = ("sla", "qos", "tractor")
 TRACTOR = {"actions": "moves", "observation": "tractor", "reward": "tractor"}
 """What ``tractor_compat`` stands for."""
 BOUND = 10.0
@@ -125,13 +125,12 @@ class PRBSlicing(Problem[SlicingOutcome, SlicingMemory, Shares]):
             )
         if not n_max <= groups <= 275:
             raise AllocgymError(f"groups: {n_max} to 275 expected, given {groups}")
-        chosen = {"actions": actions, "observation": observation, "reward": reward}
-        for name, allowed in (
-            ("actions", ACTIONS),
-            ("observation", OBSERVATIONS),
-            ("reward", REWARDS),
+        chosen = {}
+        for name, value, allowed in (
+            ("actions", actions, ACTIONS),
+            ("observation", observation, OBSERVATIONS),
+            ("reward", reward, REWARDS),
         ):
-            value = chosen[name]
             usual = TRACTOR[name] if tractor_compat else allowed[0]
             if value is not None and value not in allowed:
                 raise unknown(name, value, allowed)
