@@ -22,7 +22,6 @@ from allocgym.agents.core import agent_file
 from allocgym.agents.core.agent import Agent
 from allocgym.agents.core.training import Progress
 from allocgym.envs.core.contracts import Shares
-from allocgym.envs.core.environment import AllocationVectorEnv
 from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.prb_slicing.problem import PRBSlicing, all_moves
 from allocgym.envs.prb_slicing.records import SlicingOutcome
@@ -78,8 +77,9 @@ class MoveAgent(Agent[SlicingOutcome, Shares]):
     def ask(self) -> Shares:
         """Keep, or move one group."""
         values = self.values(self._moves.encode(self.memory))
-        legal = np.where(self._moves.legal(self.memory), values, -np.inf)
-        return self._moves.decode(legal.argmax(1), self.memory)
+        legal: Any = self._moves.legal(self.memory)
+        best = np.where(legal, values, -np.inf).argmax(1)
+        return self._moves.decode(best, self.memory)
 
 
 class DQNAgent(MoveAgent):
@@ -143,7 +143,7 @@ def table_index(state: np.ndarray, shape: tuple[int, ...], groups: int) -> tuple
 
 
 def train_dqn(
-    env: AllocationVectorEnv,
+    env: Any,
     steps: int,
     seed: int = 0,
     hidden: int = 256,
@@ -154,7 +154,7 @@ def train_dqn(
     """Double DQN on a vector environment with TRACTOR's state and moves.
 
     Args:
-        env: ``PRBSlicingVectorEnv(tractor_compat=True)``.
+        env: an `AllocationVectorEnv` with ``tractor_compat=True``.
         steps: steps of the vector environment.
         seed: of weights, exploration and episodes.
         hidden: width.
@@ -229,7 +229,7 @@ def train_dqn(
 
 
 def train_table(
-    env: AllocationVectorEnv, steps: int, seed: int = 0, users: int = 6, gamma: float = GAMMA
+    env: Any, steps: int, seed: int = 0, users: int = 6, gamma: float = GAMMA
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Tabular Q over (users, groups of all slices but the last), learned off-policy.
 

@@ -8,7 +8,7 @@ import torch
 
 from allocgym.agents.core.training import Trained, Training
 from allocgym.envs.core.environment import AllocationVectorEnv
-from allocgym.envs.prb_slicing.problem import ROW_FEATURES
+from allocgym.envs.prb_slicing.observation import ROW_FEATURES
 
 NEED = ROW_FEATURES.index("log need share x n")
 """Demand-proportional, a linear term of this, is where PPO starts."""

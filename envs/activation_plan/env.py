@@ -25,8 +25,8 @@ class ActivationPlanEnv(AllocationEnv):
     | `action_mask` | `(3,)` int8 | legal actions, also `action_masks()` |
 
     ## Action
-    `Discrete(3)`: 0 keep, 1 recompute, 2 offload. Legal is what leaves a plan within the budget. An
-    illegal action raises `AllocgymError`; with `illegal="recompute"` the group is recomputed.
+    `Discrete(3)`: 0 keep, 1 recompute, 2 offload. Legal is what leaves a plan within the budget. Where
+    an action is illegal the group is recomputed; with `strict=True` it raises `AllocgymError`.
 
     ## Reward
     Minus the time the choice adds, over the keep-all time.
@@ -39,7 +39,12 @@ class ActivationPlanEnv(AllocationEnv):
       `"mixed"` (what agents are trained on: also slow and fast links, and transfers that stop the
       computation) or `"recorded"` (profiles of the models that the real back end runs).
     - `backend`: `"simpy"` (default), `"twin"` or `"torch"` (executes the plan when it is whole).
-    - `budget` (0 to 1 between recompute-all and keep-all), `n_max`, `illegal`.
+    - `budget` (0 to 1 between recompute-all and keep-all; in simulation drawn per episode where it is
+      not given), `n_max`: rows, 1 to 512 (default 32), `strict`.
+    - simulated: `steps` (such as `["1024-6-1024-8"]`: width, blocks, tokens, sequences), `links` (bytes a
+      second, 1e6 to 1e15), `overlap`.
+    - `"torch"`: the scenario is a model (`"gpt-narrow"`, `"gpt-wide"`, `"gpt-long"`, `"gpt2-124m"`);
+      `profile`, `device`, `repeats`, `rate`.
 
     ## References
     Checkmate (arXiv 1910.02653); PyTorch's activation memory budget (torch 2.13,

@@ -30,7 +30,8 @@ class MemoryMappingEnv(AllocationEnv):
     ## Action
     `Discrete(3)`: 0 drop (slow memory; always legal), 1 stay (born in fast memory, or still there), 2
     copy (fetched since the event before). `order=True`: `Discrete(n_max)`, a tensor. An illegal
-    action raises `AllocgymError`; with `illegal="drop"` it is a drop.
+    action is a drop (`order=True`: the first tensor left); with `strict=True` it raises
+    `AllocgymError`.
 
     ## Reward
     Time saved by the choice over the all-slow time; the undiscounted return is the fraction saved.
@@ -43,8 +44,10 @@ class MemoryMappingEnv(AllocationEnv):
     - `scenario`: `"train"` (default), `"test"`, the controls `"compute-bound"`, `"ample"`, or
       `"trace"` with `trace=FILE` (the file's path alone, ending in `.json`, does too).
     - `backend`: `"simpy"` (default) or `"twin"`.
-    - `order`, `n_max`, `illegal`.
-    - `fractions` (capacities over the program's peak), `compute` (FLOP/s).
+    - `order`; `n_max`: rows, 1 to 4,096 (default 8; with `order=True` 256, or as many as a recorded
+      program has tensors); `strict`.
+    - `programs` (bundled ones, such as `["gpt-256-2-256"]`), `fractions` (capacities over the program's
+      peak, 0.001 to 1,000), `compute` (FLOP/s, 1e6 to 1e24).
 
     ## References
     Optimizing Memory Mapping Using Deep RL (arXiv 2305.07440, abstract); XLA memory-space assignment

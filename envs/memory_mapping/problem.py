@@ -11,6 +11,7 @@ import numpy as np
 from allocgym.envs.core.choice import Choice, ChoiceProblem
 from allocgym.envs.core.contracts import Outcome
 from allocgym.envs.core.record import Record, nested
+from allocgym.envs.core.scenario import check_kind, check_numbers
 from allocgym.envs.memory_mapping import board as boards
 from allocgym.envs.memory_mapping.board import Board, MappingInstance
 from allocgym.envs.memory_mapping.plan import ACTIONS
@@ -114,6 +115,9 @@ class MemoryMapping(ChoiceProblem[MappingOutcome, MappingMemory]):
         strict: bool = False,
         tensors: int = 256,
     ) -> None:
+        check_kind("order", "bool", order)
+        check_kind("tensors", "int", tensors)
+        check_numbers("tensors", tensors, 1, self.most)
         self.order = order
         rows = n_max if n_max is not None else (tensors if order else 8)
         super().__init__(rows, strict, None if order else 3)

@@ -13,6 +13,8 @@ from allocgym.envs.core.errors import AllocgymError
 
 PAGES = 64
 """Granules of fast memory: a buffer takes whole, contiguous ones."""
+MOST_FLOPS, MOST_BYTES = 1e24, 2**50
+"""No op of a recorded program may have more, no tensor be larger."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,8 +253,15 @@ def from_trace(data: Mapping[str, Any], name: str, least: int = 0) -> Program:
             )
             for op in data["ops"]
         ]
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise AllocgymError(f"trace {name}: 'ops' and 'tensors' expected ({error})") from error
+    if (
+        not all(0 <= op[1] <= MOST_FLOPS for op in ops)
+        or max(sizes.values(), default=0) > MOST_BYTES
+    ):
+        raise AllocgymError(
+            f"trace {name}: 0 to {MOST_FLOPS:g} operations an op and up to 2**50 bytes a tensor expected"
+        )
     read = {x for op in ops for x in op[2]}
     ends = [x for op in ops for x in op[3] if x not in read]
     return build(name, ops, sizes, ends + list(data.get("outputs", [])), data.get("alias"))

@@ -14,10 +14,10 @@ from gymnasium import spaces
 from allocgym.envs.core import budget
 from allocgym.envs.core.contracts import Problem, Shares
 from allocgym.envs.core.errors import AllocgymError, unknown
-from allocgym.envs.prb_slicing import scores
+from allocgym.envs.prb_slicing import observation, scores
+from allocgym.envs.prb_slicing.observation import BOUND, CONTEXT_FEATURES, ROW_FEATURES
 from allocgym.envs.prb_slicing.records import (
     EMBB,
-    KINDS,
     URLLC,
     SlicingMemory,
     SlicingOutcome,
@@ -26,33 +26,11 @@ from allocgym.envs.prb_slicing.records import (
 )
 from allocgym.envs.prb_slicing.scenario import SlicingScenario
 
-ROW_FEATURES = (
-    "need / carrier",
-    "log need share x n",
-    "log groups to clear need share x n",
-    "arrivals / carrier",
-    "average arrivals / carrier",
-    "peak arrivals / carrier",
-    "waiting / carrier",
-    "grant ratio",
-    "share used",
-    "late share",
-    "delay / target",
-    "log delay slack",
-    "CQI / 15",
-    "users / 10",
-    "last share x n",
-    "mMTC",
-    "URLLC",
-    "eMBB",
-)
-CONTEXT_FEATURES = ("need / carrier", "average arrivals / carrier", "n / 8", "log period")
-ACTIONS = ("shares", "moves", "splits")
-OBSERVATIONS = ("full", "tractor")
-REWARDS = ("sla", "qos", "tractor")
+ACTIONS: tuple[str, ...] = ("shares", "moves", "splits")
+OBSERVATIONS: tuple[str, ...] = ("full", "tractor")
+REWARDS: tuple[str, ...] = ("sla", "qos", "tractor")
 TRACTOR = {"actions": "moves", "observation": "tractor", "reward": "tractor"}
 """What ``tractor_compat`` stands for."""
-BOUND = 10.0
 MOST_SPLITS = 50_000
 
 
@@ -125,13 +103,12 @@ class PRBSlicing(Problem[SlicingOutcome, SlicingMemory, Shares]):
             )
         if not n_max <= groups <= 275:
             raise AllocgymError(f"groups: {n_max} to 275 expected, given {groups}")
-        chosen = {"actions": actions, "observation": observation, "reward": reward}
-        for name, allowed in (
-            ("actions", ACTIONS),
-            ("observation", OBSERVATIONS),
-            ("reward", REWARDS),
+        chosen = {}
+        for name, value, allowed in (
+            ("actions", actions, ACTIONS),
+            ("observation", observation, OBSERVATIONS),
+            ("reward", reward, REWARDS),
         ):
-            value = chosen[name]
             usual = TRACTOR[name] if tractor_compat else allowed[0]
             if value is not None and value not in allowed:
                 raise unknown(name, value, allowed)
@@ -252,57 +229,9 @@ class PRBSlicing(Problem[SlicingOutcome, SlicingMemory, Shares]):
 
     def encode(self, memory: SlicingMemory) -> Any:
         """See `Problem.encode`."""
-        inst = memory.instance
         if self.observation == "tractor":
-            budget_ = inst.budget[:, None]
-            parts = [inst.users / 10, memory.units[:, :-1] / budget_]
-            return np.concatenate(parts, 1).astype(np.float32).clip(0, BOUND)
-        carrier = inst.blocks[:, None]
-        mask = inst.present
-        n = mask.sum(1, keepdims=True)
-
-        def log_share(amount: np.ndarray) -> np.ndarray:
-            padded = amount + 0.02 * carrier
-            whole = summed(padded * mask)[:, None]
-            return np.log(padded / whole * n)
-
-        slack = np.log((memory.delay + 1) / (inst.target + 1))
-        rows = [
-            memory.need / carrier,
-            log_share(memory.need),
-            log_share(memory.average),
-            memory.arrivals / carrier,
-            memory.average / carrier,
-            memory.peak / carrier,
-            memory.waiting / carrier,
-            memory.ratio,
-            memory.used,
-            memory.late,
-            np.minimum(memory.delay / inst.target, 4),
-            slack,
-            memory.cqi / 15,
-            inst.users / 10,
-            memory.units / inst.budget[:, None] * n,
-            *(inst.kind == k for k in range(len(KINDS))),
-        ]
-        block = np.empty((*mask.shape, len(rows)), np.float32)
-        for k, row in enumerate(rows):
-            block[:, :, k] = row
-        block *= mask[:, :, None]
-        context = np.stack(
-            [
-                summed(memory.need * mask) / inst.blocks,
-                summed(memory.average * mask) / inst.blocks,
-                n[:, 0] / 8,
-                np.log(inst.period / 250),
-            ],
-            1,
-        )
-        return {
-            "claimants": block.clip(-BOUND, BOUND),
-            "context": context.astype(np.float32).clip(-BOUND, BOUND),
-            "present": mask.astype(np.int8),
-        }
+            return observation.encode_tractor(memory)
+        return observation.encode(memory)
 
     def legal(self, memory: SlicingMemory) -> np.ndarray | None:
         """See `Problem.legal`: moves that some slice can afford; splits are all legal."""

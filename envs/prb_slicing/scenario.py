@@ -80,12 +80,13 @@ class SlicingScenario(Scenario):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field, allowed in (
+        choices: tuple[tuple[str, tuple[str, ...]], ...] = (
             ("source", SOURCES),
             ("split", SPLITS),
             ("channel", ("user", "slice")),
             ("rate", ("closed-form", "tbs")),
-        ):
+        )
+        for field, allowed in choices:
             if getattr(self, field) not in allowed:
                 raise unknown(field, getattr(self, field), allowed)
         if not 2 <= len(self.slices) <= MOST_SLICES:
@@ -94,10 +95,12 @@ class SlicingScenario(Scenario):
             raise AllocgymError(
                 f"schedulers: 1 or {len(self.slices)} expected, given {len(self.schedulers)}"
             )
-        for field, allowed in (("slices", KINDS), ("schedulers", SCHEDULERS)):
-            for one in getattr(self, field):
-                if one not in allowed:
-                    raise unknown(field, one, allowed)
+        for one in self.slices:
+            if one not in KINDS:
+                raise unknown("slices", one, KINDS)
+        for one in self.schedulers:
+            if one not in SCHEDULERS:
+                raise unknown("schedulers", one, SCHEDULERS)
         self._check_mixes()
         if self.period % 10:
             raise AllocgymError(f"period: a multiple of 10 ms expected, given {self.period}")

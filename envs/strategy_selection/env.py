@@ -27,8 +27,8 @@ class StrategySelectionEnv(AllocationEnv):
     ## Action
     `Discrete(n_max)`: a strategy. Legal is what no decided neighbour forbids, leaves every undecided
     neighbour a strategy, and keeps the memory possible. Where nothing is legal, everything is, and
-    the episode ends with the penalty. An illegal action raises `AllocgymError`; with
-    `illegal="first"` it becomes the first legal one.
+    the episode ends with the penalty. An illegal action becomes the first legal one; with
+    `strict=True` it raises `AllocgymError`.
 
     ## Reward
     Change of minus the decimal logarithm of 1 + cost; 10 less once something not allowed was chosen.
@@ -39,10 +39,11 @@ class StrategySelectionEnv(AllocationEnv):
 
     ## Arguments
     - `scenario`: `"train"` (default) and `"test"` (generated, 24 and 60 nodes), the control `"level"`
-      (every choice costs the same), or `"iopddl"` (the contest's B, G and V, or `instance="B"`; pass
-      `n_max=192` for V).
+      (every choice costs the same), or `"iopddl"` (the contest's B and G, or `instance="V"`; with
+      `n_max` of 178 or more V is drawn too).
     - `backend`: `"twin"` (the exact evaluator; there is nothing to simulate beside it).
-    - `n_max`, `illegal`.
+    - `n_max`: rows, 1 to 1,024 (default 48, or 178 for V); `strict`; `nodes` of generated networks, 1 to
+      4,096.
 
     ## References
     ASPLOS/EuroSys 2025 contest on intra-operator parallelism (google/iopddl); Alpa (arXiv 2201.12023).

@@ -10,9 +10,14 @@ from __future__ import annotations
 import select
 import socket
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from allocgym.envs.core.errors import AllocgymError
-from allocgym.real_backend.prb_slicing.adapter import Reading
+from allocgym.envs.prb_slicing.problem import PRBSlicing
+from allocgym.envs.prb_slicing.scenario import SlicingScenario
+from allocgym.real_backend.prb_slicing.adapter import Adapter, Reading
+from allocgym.real_backend.prb_slicing.backend import StationCell
 from allocgym.real_backend.prb_slicing.scope import into_reading
 
 PREFIXES = (b"mJQCx", b"m")
@@ -188,3 +193,37 @@ class RicSocket:
         """Close the connection and the port. Idempotent."""
         self._lose()
         self._server.close()
+
+
+class RicCell(StationCell):
+    """The near-RT RIC's socket: an xApp that listens where its connector connects.
+
+    Args:
+        problem: radio slicing.
+        scenario: see `StationCell`.
+        imsis: slice of each user's IMSI.
+        port: to listen on.
+        host: address to listen on.
+        timed: see `LiveCell`.
+    """
+
+    name = "ric"
+
+    def __init__(
+        self,
+        problem: PRBSlicing,
+        scenario: SlicingScenario,
+        imsis: Mapping[str, int] | None = None,
+        port: int = 4200,
+        host: str = "127.0.0.1",
+        timed: bool = True,
+    ) -> None:
+        if not 0 <= port <= 65_535:
+            raise AllocgymError(f"port: 0 to 65535 expected, given {port}")
+        super().__init__(problem, scenario, imsis, timed)
+        self.port, self.host = port, host
+
+    def connect(self, workload: Any, period: int) -> Adapter:
+        """See `LiveCell.connect`."""
+        slices = len(self.scenario.slices)
+        return RicSocket(self.imsis, slices, self.n, self.host, self.port)

@@ -8,13 +8,17 @@ user to ``metrics/csv/<imsi>_metrics.csv``.
 from __future__ import annotations
 
 import fcntl
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from allocgym.envs.core.errors import AllocgymError
-from allocgym.real_backend.prb_slicing.adapter import Reading
+from allocgym.envs.prb_slicing.problem import PRBSlicing
+from allocgym.envs.prb_slicing.scenario import SlicingScenario
+from allocgym.real_backend.prb_slicing.adapter import Adapter, Reading
+from allocgym.real_backend.prb_slicing.backend import StationCell
 
 MASK = 25
 """Characters of a mask line: one per group, unused ones 0."""
@@ -161,3 +165,34 @@ class ScopeFiles:
 
     def close(self) -> None:
         """Nothing to let go of: the masks stay in force."""
+
+
+class ScopeCell(StationCell):
+    """SCOPE's file interface.
+
+    Args:
+        problem: radio slicing.
+        scenario: see `StationCell`.
+        folder: SCOPE's ``scope_config``.
+        imsis: slice of each user's IMSI.
+        timed: see `LiveCell`.
+    """
+
+    name = "scope"
+
+    def __init__(
+        self,
+        problem: PRBSlicing,
+        scenario: SlicingScenario,
+        folder: str | Path = "",
+        imsis: Mapping[str, int] | None = None,
+        timed: bool = True,
+    ) -> None:
+        if not str(folder):
+            raise AllocgymError("folder: SCOPE's scope_config expected, none given")
+        super().__init__(problem, scenario, imsis, timed)
+        self.folder = Path(folder)
+
+    def connect(self, workload: Any, period: int) -> Adapter:
+        """See `LiveCell.connect`."""
+        return ScopeFiles(self.folder, self.imsis, len(self.scenario.slices), self.n)

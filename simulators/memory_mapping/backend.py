@@ -17,12 +17,14 @@ from allocgym.envs.core.record import Record, nested
 from allocgym.envs.memory_mapping import board as boards
 from allocgym.envs.memory_mapping.board import Board, MappingInstance
 from allocgym.envs.memory_mapping.problem import MappingOutcome, MemoryMapping
+from allocgym.envs.memory_mapping.program import Device, Program
 from allocgym.simulators.core.simulator import Simulator
 from allocgym.simulators.memory_mapping import machine
 from allocgym.simulators.memory_mapping.program import instances
 from allocgym.simulators.memory_mapping.scenario import SCENARIOS, MappingScenario
 
 ENGINES = ("simpy", "twin")
+Pairs = tuple[tuple[Program, Device], ...]
 ROWS = 256
 """Tensors up to which the order game's usual number of rows will do."""
 
@@ -49,15 +51,20 @@ class MappingState(Record):
 
 
 @functools.lru_cache(maxsize=16)
-def _bank(scenario: MappingScenario) -> MappingInstance:
-    """Programs of different sizes in arrays as wide as the largest."""
-    programs, devices = zip(*instances(scenario), strict=True)
+def _bundled(scenario: MappingScenario) -> tuple[Pairs, MappingInstance]:
+    return _bank(scenario)
+
+
+def _bank(scenario: MappingScenario) -> tuple[Pairs, MappingInstance]:
+    """The programs of a scenario, and these in arrays as wide as the largest."""
+    pairs = instances(scenario)
+    programs, devices = zip(*pairs, strict=True)
     shape = (
         max(len(p.ops) for p in programs),
         max(len(p.tensors) for p in programs),
         max(len(p.segments) for p in programs),
     )
-    return boards.pack(programs, devices, shape)
+    return pairs, boards.pack(programs, devices, shape)
 
 
 class MappingSimulator(Simulator[MappingOutcome, Choice, MappingState]):
@@ -83,7 +90,9 @@ class MappingSimulator(Simulator[MappingOutcome, Choice, MappingState]):
             raise unknown("engine", engine, ENGINES)
         self.engine = engine
         self.scenario = scenario
-        self.pairs, self._all = instances(scenario), _bank(scenario)
+        # A recorded program is read again each time: its file may have changed.
+        kept = _bundled if scenario.trace is None else _bank
+        self.pairs, self._all = kept(scenario)
         if problem.order and self._all.head.shape[1] > problem.n_max:
             raise AllocgymError(
                 f"n_max: {self._all.head.shape[1]} tensors, {problem.n_max} rows; raise n_max"

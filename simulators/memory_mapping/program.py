@@ -195,7 +195,6 @@ def device(program: Program, fraction: float, compute: float = 138e12) -> Device
     return Device(compute=compute, capacity=max(int(program.peak * fraction), 4096))
 
 
-@functools.lru_cache(maxsize=16)
 def instances(scenario: MappingScenario) -> tuple[tuple[Program, Device], ...]:
     """Every program of a scenario on every machine of it.
 

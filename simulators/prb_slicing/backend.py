@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from allocgym.simulators.prb_slicing.state import CellState, Histogram, Played
 
 SHORT = 0.6
 """A slice whose queue stays below this part of its delay target is not stepped user by user."""
-DTYPES: Mapping[str, type] = {"float32": np.float32, "float64": np.float64}
+DTYPES: Mapping[str, Any] = {"float32": np.float32, "float64": np.float64}
 
 
 class FluidCell(SimulatedCell[CellState]):

@@ -152,7 +152,7 @@ class Episodes:
         """Bytes a block carries in a millisecond for each user, ``(n, u, batch)``."""
         return self.table[w.cqi] * (1 - self.scenario.harq)
 
-    def rows(self, w: Workload, row: int, period: np.ndarray) -> np.ndarray:
+    def rows(self, w: Workload, row: int, period: np.ndarray | int) -> np.ndarray:
         """Rows of the library that slice ``row``'s users replay in a period, ``(u, batch)``."""
         return w.first[row] + (w.offset[row] + period) % w.length[row]
 
@@ -194,7 +194,7 @@ class Episodes:
                     size = np.full(time.size, rate)
                 else:
                     lib = self.library(i)
-                    r = self.rows(w, i, np.int64(period))[u, column]
+                    r = self.rows(w, i, period)[u, column]
                     begin, end = lib.index[r], lib.index[r + 1]
                     time, size = lib.times[begin:end], lib.sizes[begin:end]
                 size = np.maximum(np.rint(size * w.load[column]), 1).astype(np.int64)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from allocgym.envs.core.arrays import total
@@ -10,7 +12,7 @@ from allocgym.simulators.prb_slicing.episodes import Episodes
 from allocgym.simulators.prb_slicing.period import Period
 
 
-def play_joint(episodes: Episodes, p: Period, dtype: type) -> None:
+def play_joint(episodes: Episodes, p: Period, dtype: Any) -> None:
     """Play a period millisecond by millisecond, every user with a queue of its own.
 
     With ``pool`` all users share all blocks max-min; with ``borrow`` each slice has its own first

@@ -238,7 +238,7 @@ class Library:
     index: np.ndarray
 
 
-@functools.lru_cache(maxsize=32)
+@functools.lru_cache(maxsize=12)
 def library(source: str, split: str, kind: str, period: float, bins: int) -> Library:
     """Cut the traces of a kind into periods of ``period`` ms with ``bins`` bins each."""
     first, rows, times, sizes, index = [0], [], [], [], [np.zeros(0, np.int64)]

@@ -333,9 +333,9 @@ def test_a_live_scenario_is_the_simulators(scope_folder):
 
 
 def test_too_many_packets_to_schedule_are_refused(monkeypatch):
-    from allocgym.real_backend.prb_slicing import backend
+    from allocgym.real_backend.prb_slicing import kernel
 
-    monkeypatch.setattr(backend, "MOST_PACKETS", 10)
+    monkeypatch.setattr(kernel, "MOST_SCHEDULED", 10)
     cell = build("prb-slicing", "linux", mix="333", load=8.0)
     with pytest.raises(AllocgymError, match="horizon: at most 10 packets"):
         cell.reset(np.array([0]))
