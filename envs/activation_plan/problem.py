@@ -11,7 +11,7 @@ import numpy as np
 from allocgym.envs.activation_plan.profile import ACTIONS, RECOMPUTE, Profile, legal_actions
 from allocgym.envs.core.choice import Choice, ChoiceProblem
 from allocgym.envs.core.contracts import Outcome
-from allocgym.envs.core.record import Record, nested
+from allocgym.envs.core.record import Record
 
 FEATURES = (
     "size",
@@ -40,7 +40,7 @@ class ActivationOutcome(Outcome):
             predicted (default: predicted).
     """
 
-    profile: Profile = nested(Profile)
+    profile: Profile
     action: np.ndarray
     step: np.ndarray
     time: np.ndarray
@@ -70,7 +70,7 @@ class ActivationOutcome(Outcome):
 class ActivationMemory(Record):
     """What an agent remembers; ``objective`` is minus the added time over the keep-all time."""
 
-    profile: Profile = nested(Profile)
+    profile: Profile
     action: np.ndarray
     step: np.ndarray
     peak: np.ndarray

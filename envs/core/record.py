@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_type_hints
 
 import numpy as np
 
@@ -107,7 +108,7 @@ class Record:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Rebuild a record from `to_json`, bit for bit."""
-        kinds = {f.name: f.metadata.get("record") for f in dataclasses.fields(cls)}
+        kinds = _nested(cls)
         out: dict[str, Any] = {}
         for name, value in data.items():
             kind = kinds.get(name)
@@ -125,6 +126,8 @@ class Columns(Record):
     batch_axis: ClassVar[int] = -1
 
 
-def nested(kind: type[Record]) -> Any:
-    """Declare a dataclass field that is itself a record."""
-    return dataclasses.field(metadata={"record": kind})
+@functools.cache
+def _nested(cls: type[Record]) -> dict[str, type[Record]]:
+    """Fields of a record that are records themselves, by name."""
+    hints = get_type_hints(cls)
+    return {k: v for k, v in hints.items() if isinstance(v, type) and issubclass(v, Record)}

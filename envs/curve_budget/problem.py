@@ -13,7 +13,7 @@ from allocgym.envs.core import budget
 from allocgym.envs.core.arrays import row_total
 from allocgym.envs.core.contracts import Decision, Outcome, Problem
 from allocgym.envs.core.errors import AllocgymError
-from allocgym.envs.core.record import Record, nested
+from allocgym.envs.core.record import Record
 
 STOP, WAIT, GO = 0, 1, 2
 ROW_FEATURES = (
@@ -90,7 +90,7 @@ class CurveOutcome(Outcome):
     grant: np.ndarray
     left: np.ndarray
     period: np.ndarray
-    instance: CurveInstance = nested(CurveInstance)
+    instance: CurveInstance
 
 
 @dataclasses.dataclass(eq=False)
@@ -112,7 +112,7 @@ class CurveMemory(Record):
     start: np.ndarray
     reached: np.ndarray
     objective: np.ndarray
-    outcome: CurveOutcome = nested(CurveOutcome)
+    outcome: CurveOutcome
 
 
 class CurveBudget(Problem[CurveOutcome, CurveMemory, Allotment]):

@@ -11,7 +11,7 @@ import dataclasses
 import numpy as np
 
 from allocgym.envs.core.contracts import Outcome
-from allocgym.envs.core.record import Record, nested
+from allocgym.envs.core.record import Record
 
 
 @dataclasses.dataclass(eq=False)
@@ -81,7 +81,7 @@ class MixingOutcome(Outcome):
     period: np.ndarray
     lr: np.ndarray
     lr_left: np.ndarray
-    instance: MixingInstance = nested(MixingInstance)
+    instance: MixingInstance
 
 
 @dataclasses.dataclass(eq=False)
@@ -120,4 +120,4 @@ class MixingMemory(Record):
     period: np.ndarray
     lr: np.ndarray
     lr_left: np.ndarray
-    instance: MixingInstance = nested(MixingInstance)
+    instance: MixingInstance

@@ -10,7 +10,7 @@ import numpy as np
 
 from allocgym.envs.core.choice import Choice, ChoiceProblem
 from allocgym.envs.core.contracts import Outcome
-from allocgym.envs.core.record import Record, nested
+from allocgym.envs.core.record import Record
 from allocgym.envs.core.scenario import check_kind, check_numbers
 from allocgym.envs.memory_mapping import board as boards
 from allocgym.envs.memory_mapping.board import Board, MappingInstance
@@ -46,8 +46,8 @@ class MappingOutcome(Outcome):
         step: ``(batch,)`` choices made.
     """
 
-    instance: MappingInstance = nested(MappingInstance)
-    board: Board = nested(Board)
+    instance: MappingInstance
+    board: Board
     step: np.ndarray
 
     @property
@@ -76,8 +76,8 @@ class MappingMemory(Record):
         done: ``(batch,)``.
     """
 
-    instance: MappingInstance = nested(MappingInstance)
-    board: Board = nested(Board)
+    instance: MappingInstance
+    board: Board
     step: np.ndarray
     objective: np.ndarray
     legal: np.ndarray

@@ -10,7 +10,7 @@ import numpy as np
 
 from allocgym.envs.core.choice import Choice, ChoiceProblem
 from allocgym.envs.core.contracts import Outcome
-from allocgym.envs.core.record import Record, nested
+from allocgym.envs.core.record import Record
 
 FEATURES = (
     "size",
@@ -53,7 +53,7 @@ class PackingState(Record):
 class PackingOutcome(Outcome):
     """What is known after a placement; ``step`` is ``(batch,)`` buffers placed."""
 
-    state: PackingState = nested(PackingState)
+    state: PackingState
     step: np.ndarray
 
     @property
@@ -67,7 +67,7 @@ class PackingOutcome(Outcome):
 class PackingMemory(Record):
     """What an agent remembers; ``objective`` is minus the height over the capacity (-1 or more: fits)."""
 
-    state: PackingState = nested(PackingState)
+    state: PackingState
     step: np.ndarray
     objective: np.ndarray
     done: np.ndarray

@@ -8,7 +8,7 @@ import numpy as np
 
 from allocgym.envs.core.contracts import Decision, Outcome
 from allocgym.envs.core.errors import AllocgymError
-from allocgym.envs.core.record import Record, nested
+from allocgym.envs.core.record import Record
 
 
 @dataclasses.dataclass(eq=False)
@@ -114,7 +114,7 @@ class PopulationOutcome(Outcome):
     grant: np.ndarray
     left: np.ndarray
     period: np.ndarray
-    instance: PopulationInstance = nested(PopulationInstance)
+    instance: PopulationInstance
 
 
 @dataclasses.dataclass(eq=False)
@@ -138,4 +138,4 @@ class PopulationMemory(Record):
     start: np.ndarray
     age: np.ndarray
     objective: np.ndarray
-    outcome: PopulationOutcome = nested(PopulationOutcome)
+    outcome: PopulationOutcome

@@ -12,7 +12,7 @@ import dataclasses
 import numpy as np
 
 from allocgym.envs.core.contracts import Outcome
-from allocgym.envs.core.record import Record, nested
+from allocgym.envs.core.record import Record
 
 KINDS = ("mmtc", "urllc", "embb")
 """Kinds of slices; their order is TRACTOR's numbering."""
@@ -101,7 +101,7 @@ class SlicingOutcome(Outcome):
     late50: np.ndarray
     delay: np.ndarray
     period: np.ndarray
-    instance: SlicingInstance = nested(SlicingInstance)
+    instance: SlicingInstance
 
     @property
     def throughput(self) -> np.ndarray:
@@ -170,8 +170,8 @@ class SlicingMemory(Record):
     sla: np.ndarray
     moved: np.ndarray
     period: np.ndarray
-    totals: SlicingTotals = nested(SlicingTotals)
-    instance: SlicingInstance = nested(SlicingInstance)
+    totals: SlicingTotals
+    instance: SlicingInstance
 
     @property
     def objective(self) -> np.ndarray:

@@ -11,7 +11,7 @@ import dataclasses
 import numpy as np
 
 from allocgym.envs.core.contracts import Outcome
-from allocgym.envs.core.record import Record, nested
+from allocgym.envs.core.record import Record
 
 
 @dataclasses.dataclass(eq=False)
@@ -104,7 +104,7 @@ class RolloutOutcome(Outcome):
     all_tokens: np.ndarray
     all_rollouts: np.ndarray
     all_seconds: np.ndarray
-    instance: RolloutInstance = nested(RolloutInstance)
+    instance: RolloutInstance
 
 
 FAMILIES = 8
@@ -186,5 +186,5 @@ class RolloutMemory(Record):
     areas: np.ndarray
     ratios: np.ndarray
     objective: np.ndarray
-    beliefs: Beliefs = nested(Beliefs)
-    instance: RolloutInstance = nested(RolloutInstance)
+    beliefs: Beliefs
+    instance: RolloutInstance

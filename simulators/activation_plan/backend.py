@@ -14,7 +14,7 @@ from allocgym.envs.core import randomness
 from allocgym.envs.core.choice import Choice
 from allocgym.envs.core.contracts import Spec
 from allocgym.envs.core.errors import unknown
-from allocgym.envs.core.record import Record, nested
+from allocgym.envs.core.record import Record
 from allocgym.simulators.activation_plan.machine import simulate
 from allocgym.simulators.activation_plan.profile import profiles
 from allocgym.simulators.activation_plan.scenario import SCENARIOS, ActivationScenario
@@ -36,7 +36,7 @@ class ActivationState(Record):
         spent: ``(batch,)`` groups decided in the last step.
     """
 
-    profile: Profile = nested(Profile)
+    profile: Profile
     action: np.ndarray
     step: np.ndarray
     total: np.ndarray

@@ -51,8 +51,7 @@ class Replay(Backend[Outcome, Decision]):
         path = Path(folder) / "journal.jsonl"
         if not path.is_file():
             raise AllocgymError(f"folder: no journal in {folder}")
-        journal = Journal(path)
-        journal.close()
+        journal = Journal.reading(path)
         try:
             self._outcomes = [
                 problem.outcome_type.from_json(e["data"])

@@ -13,7 +13,7 @@ from allocgym.envs.core import randomness
 from allocgym.envs.core.choice import Choice
 from allocgym.envs.core.contracts import Spec
 from allocgym.envs.core.errors import AllocgymError, unknown
-from allocgym.envs.core.record import Record, nested
+from allocgym.envs.core.record import Record
 from allocgym.envs.memory_mapping import board as boards
 from allocgym.envs.memory_mapping.board import Board, MappingInstance
 from allocgym.envs.memory_mapping.problem import MappingOutcome, MemoryMapping
@@ -43,8 +43,8 @@ class MappingState(Record):
     """
 
     chosen: np.ndarray
-    instance: MappingInstance = nested(MappingInstance)
-    board: Board = nested(Board)
+    instance: MappingInstance
+    board: Board
     step: np.ndarray
     total: np.ndarray
     spent: np.ndarray

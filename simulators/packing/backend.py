@@ -12,7 +12,7 @@ from allocgym.envs.core import randomness
 from allocgym.envs.core.choice import Choice
 from allocgym.envs.core.contracts import Spec
 from allocgym.envs.core.errors import AllocgymError
-from allocgym.envs.core.record import Record, nested
+from allocgym.envs.core.record import Record
 from allocgym.envs.packing.buffer import Buffers
 from allocgym.envs.packing.kernel import look_ahead, place_many
 from allocgym.envs.packing.problem import Packing, PackingOutcome, PackingState
@@ -39,7 +39,7 @@ class PackingRun(Record):
     """
 
     instance: np.ndarray
-    shown: PackingState = nested(PackingState)
+    shown: PackingState
     stack: np.ndarray
     count: np.ndarray
     spent: np.ndarray

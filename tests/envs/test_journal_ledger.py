@@ -13,7 +13,7 @@ from allocgym.envs.core.contracts import Shares
 from allocgym.envs.core.errors import AllocgymError, CorruptFileError, OutOfBudgetError, WriteError
 from allocgym.envs.core.journal import Journal, atomic, write_json
 from allocgym.envs.core.ledger import Ledger
-from allocgym.envs.core.record import Record, nested
+from allocgym.envs.core.record import Record
 
 ENTRIES = [{"kind": "outcome", "n": k, "x": 0.1 * k} for k in range(4)]
 
@@ -130,7 +130,7 @@ class Inner(Record):
 class Outer(Record):
     number: np.ndarray
     single: np.ndarray
-    inner: Inner = nested(Inner)
+    inner: Inner
 
 
 @given(
