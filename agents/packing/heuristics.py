@@ -31,8 +31,8 @@ class Packer(Agent[PackingOutcome, Choice]):
     def _plan(self, row: int) -> np.ndarray:
         s = self.memory.state
         here = np.flatnonzero(s.present[row])
-        columns = (s.lower, s.upper, s.size)
-        b = Buffers(f"row-{row}", *(c[row, here] for c in columns), int(s.capacity[row]))
+        lower, upper, size = (c[row, here] for c in (s.lower, s.upper, s.size))
+        b = Buffers(f"row-{row}", lower, upper, size, int(s.capacity[row]))
         return here[self.order(b)]
 
     def ask(self) -> Choice:

@@ -108,7 +108,7 @@ class Record:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Rebuild a record from `to_json`, bit for bit."""
-        kinds = _nested(cls)
+        kinds = _nested(cls)  # type: ignore[arg-type]
         out: dict[str, Any] = {}
         for name, value in data.items():
             kind = kinds.get(name)

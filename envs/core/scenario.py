@@ -123,7 +123,7 @@ def choose(table: Mapping[str, T], scenario: str | T, changes: Mapping[str, Any]
             raise unknown("scenario", scenario, table)
         scenario = table[scenario]
     made: Any = scenario
-    return made.replaced(changes, f"scenario {made.name!r}") if changes else made  # type: ignore[no-any-return]
+    return made.replaced(changes, f"scenario {made.name!r}") if changes else made
 
 
 def check_kind(name: str, kind: str, value: Any) -> None:
@@ -144,7 +144,7 @@ def check_numbers(name: str, value: Any, low: float = -LARGEST, high: float = LA
         for one in value.values():
             check_numbers(name, one, low, high)
     elif isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_)):
-        if math.isnan(value) or not low <= value <= high:
+        if math.isnan(value) or not low <= float(value) <= high:
             raise AllocgymError(
                 f"{name}: a number from {low:g} to {high:g} expected, given {value!r}"
             )

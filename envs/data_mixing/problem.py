@@ -58,7 +58,7 @@ class DataMixing(ShareProblem[MixingOutcome, MixingMemory]):
     id: ClassVar[str] = "data-mixing"
     outcome_type = MixingOutcome
     traces: ClassVar[dict[str, str]] = {"losses": "validation loss (bits per byte)"}
-    features: ClassVar[tuple[str, ...]] = ROW_FEATURES + CONTEXT_FEATURES
+    features = ROW_FEATURES + CONTEXT_FEATURES
 
     def __init__(self, n_max: int = 8, kappa: float = budget.KAPPA) -> None:
         if not 2 <= n_max <= 32:

@@ -85,9 +85,9 @@ def profiles(scenario: ActivationScenario) -> list[dict[str, Any]]:
         if name in RECORDED:
             found.append(recorded(name))
             continue
-        shape = [int(v) for v in name.split("-")]
+        shape: list[Any] = [int(v) for v in name.split("-")]
         found += [
-            gpt_step(*shape, link=link, overlap=overlap)
+            gpt_step(*shape, link=link, overlap=overlap)  # type: ignore[misc]
             for link in scenario.links
             for overlap in scenario.overlap
         ]
