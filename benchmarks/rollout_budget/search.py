@@ -81,8 +81,8 @@ def suite(options: Options) -> int:
                 "solved": {n: round(float(v.mean()), 5) for n, v in found.items()},
                 "minus uniform (unsolved)": {n: as_dict(d) for n, (d, _) in versus.items()},
             }
-            if kind == SEARCHES[0] and BOUND in found:
-                figures.append(bound(preset, found))
+            if BOUND in found:
+                figures.append(bound(f"{preset}, {kind}", found))
             if preset != "homogeneous" and "coverage" in versus:
                 d = versus["coverage"][0]
                 figures.append(
@@ -98,12 +98,12 @@ def suite(options: Options) -> int:
     return finish("search", figures, results, begun, options)
 
 
-def bound(preset: str, found: dict[str, np.ndarray]) -> Figure:
+def bound(case: str, found: dict[str, np.ndarray]) -> Figure:
     """Nothing that decides at once solves more than who knows the rates; asking again may."""
     once = {n: v for n, v in found.items() if n != "sequential"}
     ahead = [n for n, (d, p) in against(once, BOUND).items() if d.verdict == "won" and p < 0.05]
     return Figure(
-        f"{preset}, best of n: allocators that decide at once ahead of true rates",
+        f"{case}: allocators that decide at once ahead of true rates",
         len(ahead),
         "0",
         not ahead,

@@ -1,6 +1,8 @@
 import json
+import signal
 import subprocess
 import sys
+import threading
 
 import gymnasium as gym
 import numpy as np
@@ -9,6 +11,7 @@ from gymnasium.utils.env_checker import check_env
 
 torch = pytest.importorskip("torch")
 
+from allocgym.__main__ import main  # noqa: E402
 from allocgym.agents.core import catalogue  # noqa: E402
 from allocgym.agents.core.agent import rollout  # noqa: E402
 from allocgym.agents.rollout_budget.agent import make_rule  # noqa: E402
@@ -326,30 +329,42 @@ def test_a_real_run_is_deployed_by_its_description(tmp_path):
 
 @pytest.mark.chaos
 @pytest.mark.slow
-def test_a_run_killed_between_rounds_goes_on_bit_for_bit(tmp_path, build):
+def test_a_run_killed_between_rounds_goes_on_bit_for_bit(tmp_path, monkeypatch):
     """`kill -9` while an update is half sampled, then `allocgym resume`."""
+    pytest.importorskip("matplotlib")
     settings = {"rows": 12, "budget": 96, "rounds": 4, "horizon": 3, "warm_steps": 5, "each": 8}
     settings |= {"held": 2, "samples": 1, "device": "cpu", "cache_dir": str(tmp_path / "cache")}
-    command = [sys.executable, "-m", "allocgym", "deploy", "rollout-budget", "--seed", "3"]
-    command += ["--agent", "sequential"]
+    arguments = ["deploy", "rollout-budget", "--agent", "sequential", "--seed", "3"]
     for key, value in settings.items():
-        command += ["--set", f"{key}={value}"]
+        arguments += ["--set", f"{key}={value}"]
+
+    def command(*given):
+        monkeypatch.setattr(sys, "argv", ["allocgym", *given])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert not ended.value.code
 
     def kept(folder):
         journal = Journal(folder / "journal.jsonl")
         journal.close()
         return journal.entries, json.loads((folder / "ledger.json").read_text())
 
-    subprocess.run([*command, "--folder", str(tmp_path / "whole")], check=True)
+    command(*arguments, "--folder", str(tmp_path / "whole"))
     expected = kept(tmp_path / "whole")
     assert len(expected[0]) == 2 * 12 + 1
     folder = tmp_path / "run"
-    process = subprocess.Popen([*command, "--folder", str(folder)])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "allocgym", *arguments, "--folder", str(folder)]
+    )
     journal = folder / "journal.jsonl"
-    # Eleven lines: the second round of the second update is decided.
-    while not journal.exists() or journal.read_bytes().count(b"\n") < 11:
-        assert process.poll() is None, "it ended before it could be killed"
+    for _ in range(12000):
+        written = journal.read_bytes().count(b"\n") if journal.exists() else 0
+        # Eleven lines: the second round of the second update is about to be decided.
+        if written >= 11 or process.poll() is not None:
+            break
+        threading.Event().wait(0.01)
     process.kill()
-    process.wait()
-    subprocess.run([sys.executable, "-m", "allocgym", "resume", str(folder)], check=True)
+    assert process.wait(timeout=60) == -signal.SIGKILL
+    assert not (folder / "ledger.json").exists()
+    command("resume", str(folder))
     assert kept(folder) == expected
