@@ -17,9 +17,7 @@ import functools
 import math
 import statistics
 import zlib
-from typing import Any
 
-import numba
 import numpy as np
 
 from allocgym.envs.core.kernels import kernel
@@ -42,35 +40,53 @@ def _bits(state: np.uint64, index: int) -> np.uint64:
     return _mix(state + (np.uint64(index) + np.uint64(1)) * _GOLDEN)
 
 
-@numba.vectorize(["uint64(uint64)"], cache=True)
-def _mixed(x: np.uint64) -> np.uint64:
-    return _mix(x)
+@kernel
+def _fill_mixed(x: np.ndarray, out: np.ndarray) -> None:
+    for i in range(len(x)):
+        out[i] = _mix(x[i])
 
 
-@numba.vectorize(["float64(uint64, int64)"], cache=True)
-def _uniform(state: np.uint64, index: int) -> float:
-    return (np.float64(_bits(state, index) >> np.uint64(11)) + 0.5) * 2.0**-53
+@kernel
+def _fill_uniform(state: np.ndarray, index: np.ndarray, out: np.ndarray) -> None:
+    for j in range(len(state)):
+        for i in range(state.shape[1]):
+            bits = _bits(state[j, i], index[i])
+            out[j, i] = (np.float64(bits >> np.uint64(11)) + 0.5) * 2.0**-53
 
 
-def _box_muller(dtype: type) -> Any:
-    """Compile a pair of normal draws at one precision."""
-    unit, half, turn, two = dtype(2.0**-32), dtype(2.0**-33), dtype(2 * np.pi), dtype(2)
-    name = np.dtype(dtype).name
+@kernel
+def _fill_pair(
+    state: np.ndarray, index: np.ndarray, one: float, first: np.ndarray, second: np.ndarray
+) -> None:
+    """Box-Muller, in the precision of ``one``."""
+    number = type(one)
+    unit, half, turn = number(2.0**-32), number(2.0**-33), number(2 * np.pi)
+    for j in range(len(state)):
+        for i in range(state.shape[1]):
+            bits = _bits(state[j, i], index[i])
+            low, high = number(bits & np.uint64(0xFFFFFFFF)), number(bits >> np.uint64(32))
+            # In float32 the largest radius can round to 1 or just above, whose logarithm is not
+            # negative.
+            radius = math.sqrt(abs((one + one) * math.log(low * unit + half)))
+            angle = high * unit * turn
+            first[j, i] = radius * math.cos(angle)
+            second[j, i] = radius * math.sin(angle)
 
-    @numba.guvectorize([f"void(uint64, int64, {name}[:], {name}[:])"], "(),()->(),()", cache=True)
-    def pair(state: np.uint64, index: int, first: np.ndarray, second: np.ndarray) -> None:
-        bits = _bits(state, index)
-        low, high = dtype(bits & np.uint64(0xFFFFFFFF)), dtype(bits >> np.uint64(32))
-        # In float32 the largest radius can round to 1 or just above, whose logarithm is not negative.
-        radius = math.sqrt(abs(two * math.log(low * unit + half)))
-        angle = high * unit * turn
-        first[0] = radius * math.cos(angle)
-        second[0] = radius * math.sin(angle)
 
-    return pair
+def _mixed(x: np.ndarray) -> np.ndarray:
+    out = np.empty(x.shape, np.uint64)
+    _fill_mixed(x.reshape(-1), out.reshape(-1))
+    return out
 
 
-_PAIRS: dict[type, Any] = {dtype: _box_muller(dtype) for dtype in (np.float64, np.float32)}
+def _rows(state: np.ndarray, index: np.ndarray | int) -> tuple[np.ndarray, np.ndarray]:
+    """States as rows, and the index that holds down each column."""
+    if not isinstance(index, np.ndarray):
+        return state.reshape(-1, state.shape[-1]), np.full(state.shape[-1], index)
+    if index.ndim > 1:
+        wide = np.broadcast_to(index, state.shape)
+        return state.reshape(1, -1), wide.reshape(-1)
+    return state.reshape(-1, state.shape[-1]), index
 
 
 @functools.cache
@@ -98,7 +114,9 @@ def stream(seeds: np.ndarray, purpose: str, claimants: int = 1) -> np.ndarray:
 
 def uniform(state: np.ndarray, index: np.ndarray | int) -> np.ndarray:
     """Draw number ``index`` of each stream: float64 in (0, 1), shape of ``state``."""
-    drawn: np.ndarray = _uniform(state, index)
+    drawn = np.empty(state.shape)
+    rows, each = _rows(state, index)
+    _fill_uniform(rows, each, drawn.reshape(rows.shape))
     return drawn
 
 
@@ -111,7 +129,10 @@ def normal_pair(
     state: np.ndarray, index: np.ndarray | int, dtype: type = np.float64
 ) -> tuple[np.ndarray, np.ndarray]:
     """Two independent standard normal draws from each stream (Box-Muller)."""
-    first, second = _PAIRS[dtype](state, index)
+    first, second = np.empty((2, *state.shape), dtype)
+    rows, each = _rows(state, index)
+    shape = rows.shape
+    _fill_pair(rows, each, dtype(1), first.reshape(shape), second.reshape(shape))
     return first, second
 
 
