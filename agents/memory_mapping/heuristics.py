@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -37,7 +37,7 @@ class DropAll(Player):
     """Everything stays in slow memory; in the order game the first tensor left."""
 
     name = "drop-all"
-    plays: ClassVar[Mapping[str, Any]] = {"order": False}
+    plays: Mapping[str, Any] = {"order": False}
 
     def ask(self) -> Choice:
         """See `Agent.ask`."""
@@ -50,7 +50,7 @@ class Myopic(Player):
     """The legal action that saves most now; in the order game the first tensor left."""
 
     name = "myopic"
-    plays: ClassVar[Mapping[str, Any]] = {"order": False}
+    plays: Mapping[str, Any] = {"order": False}
 
     def ask(self) -> Choice:
         """See `Agent.ask`."""
@@ -82,7 +82,7 @@ class OrderAgent(Player):
     a drop.
     """
 
-    plays: ClassVar[Mapping[str, Any]] = {"order": True}
+    plays: Mapping[str, Any] = {"order": True}
 
     @abstractmethod
     def order(self, program: Program, device: Device) -> np.ndarray:
@@ -182,7 +182,7 @@ class PriorityAgent(OrderAgent):
 class SegmentAgent(PolicyAgent):
     """A trained policy of the segment game."""
 
-    plays: ClassVar[Mapping[str, Any]] = {"order": False}
+    plays: Mapping[str, Any] = {"order": False}
 
     @classmethod
     def from_file(

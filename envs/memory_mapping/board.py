@@ -82,8 +82,8 @@ class Board(Record):
     seconds: np.ndarray
 
 
-_Instance = namedtuple("_Instance", [f.name for f in dataclasses.fields(MappingInstance)])
-_Board = namedtuple("_Board", [f.name for f in dataclasses.fields(Board)])
+_Instance: Any = namedtuple("_Instance", MappingInstance.__dataclass_fields__)  # type: ignore[misc]
+_Board: Any = namedtuple("_Board", Board.__dataclass_fields__)  # type: ignore[misc]
 
 
 def arrays(inst: MappingInstance, board: Board) -> tuple[Any, Any]:

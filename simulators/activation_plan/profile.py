@@ -85,9 +85,9 @@ def profiles(scenario: ActivationScenario) -> list[dict[str, Any]]:
         if name in RECORDED:
             found.append(recorded(name))
             continue
-        shape = [int(v) for v in name.split("-")]
+        d, layers, rows, batch = map(int, name.split("-"))
         found += [
-            gpt_step(*shape, link=link, overlap=overlap)
+            gpt_step(d, layers, rows, batch, link, overlap=overlap)
             for link in scenario.links
             for overlap in scenario.overlap
         ]

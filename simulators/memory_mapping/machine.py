@@ -72,5 +72,5 @@ def run_board(inst: MappingInstance, board: Board, row: int) -> float:
 
 def run_plan(program: Program, device: Device, plan: Plan) -> float:
     """Play a program under a plan."""
-    bytes_moved = [v.tolist() for v in traffic(program, plan)]
-    return run(program.compute(device).tolist(), *bytes_moved, device.slow, device.fast)
+    slow, fast, copied = (v.tolist() for v in traffic(program, plan))
+    return run(program.compute(device).tolist(), slow, fast, copied, device.slow, device.fast)
