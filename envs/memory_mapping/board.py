@@ -82,8 +82,12 @@ class Board(Record):
     seconds: np.ndarray
 
 
-_Instance: Any = namedtuple("_Instance", MappingInstance.__dataclass_fields__)  # type: ignore[misc]
-_Board: Any = namedtuple("_Board", Board.__dataclass_fields__)  # type: ignore[misc]
+def _names(kind: type[Record]) -> list[str]:
+    return [f.name for f in dataclasses.fields(kind)]
+
+
+_Instance: Any = namedtuple("_Instance", _names(MappingInstance))  # type: ignore[misc]
+_Board: Any = namedtuple("_Board", _names(Board))  # type: ignore[misc]
 
 
 def arrays(inst: MappingInstance, board: Board) -> tuple[Any, Any]:
