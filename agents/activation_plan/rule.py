@@ -95,7 +95,7 @@ def learned(profile: Profile, policy: Any = None) -> np.ndarray:
         seconds, peak = timeline(profile, action)
         legal = legal_actions(profile, action, step)
         memory = ActivationMemory(
-            profile, action, step, peak, (keep - seconds) / keep, legal, np.zeros(rows, bool)
+            action, step, peak, (keep - seconds) / keep, legal, np.zeros(rows, bool), profile
         )
         action[:, i] = policy.predict(problem.encode(memory))[0]
     return action[0]

@@ -99,7 +99,7 @@ def _memory(inst: boards.MappingInstance, board: boards.Board, at: int) -> Mappi
     step = np.full(len(board.seconds), at)
     legal, gain = boards.look(inst, board, step)
     saved = 1 - board.seconds / inst.all_slow
-    return MappingMemory(inst, board, step, saved, legal, gain, step < 0)
+    return MappingMemory(step, saved, legal, gain, step < 0, inst, board)
 
 
 def play(program: Program, device: Device, actions: np.ndarray) -> tuple[float, Plan]:

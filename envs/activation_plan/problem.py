@@ -30,22 +30,26 @@ class ActivationOutcome(Outcome):
     """What is known after a choice.
 
     Attributes:
-        profile: the training step.
         action: ``(batch, n)`` decided so far; groups not decided are kept.
         step: ``(batch,)`` groups decided.
         time: ``(batch,)`` seconds of a training step under the plan so far.
         peak: ``(batch,)`` bytes.
         keep_time: ``(batch,)`` seconds with everything kept.
+        profile: the training step.
         measured: ``(batch,)`` bool, ``time``, ``peak`` and ``keep_time`` were measured on a machine, not
             predicted (default: predicted).
     """
 
+<<<<<<< HEAD
     profile: Profile
+=======
+>>>>>>> h-memory
     action: np.ndarray
     step: np.ndarray
     time: np.ndarray
     peak: np.ndarray
     keep_time: np.ndarray
+    profile: Profile = nested(Profile)
     measured: np.ndarray = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
@@ -70,13 +74,17 @@ class ActivationOutcome(Outcome):
 class ActivationMemory(Record):
     """What an agent remembers; ``objective`` is minus the added time over the keep-all time."""
 
+<<<<<<< HEAD
     profile: Profile
+=======
+>>>>>>> h-memory
     action: np.ndarray
     step: np.ndarray
     peak: np.ndarray
     objective: np.ndarray
     legal: np.ndarray
     done: np.ndarray
+    profile: Profile = nested(Profile)
 
 
 class ActivationPlan(ChoiceProblem[ActivationOutcome, ActivationMemory]):
@@ -108,7 +116,7 @@ class ActivationPlan(ChoiceProblem[ActivationOutcome, ActivationMemory]):
         added = (outcome.keep_time - outcome.time) / outcome.keep_time
         legal = legal_actions(outcome.profile, outcome.action, outcome.step)
         return ActivationMemory(
-            outcome.profile, outcome.action, outcome.step, outcome.peak, added, legal, outcome.done
+            outcome.action, outcome.step, outcome.peak, added, legal, outcome.done, outcome.profile
         )
 
     def legal(self, memory: ActivationMemory) -> np.ndarray:

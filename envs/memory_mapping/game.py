@@ -68,15 +68,13 @@ class Game:
         """Where every tensor is, when: what was played, played again with notes taken."""
         board = start(self.instance)
         inst, state = arrays(self.instance, board)
-        legal, gain = np.empty(3, bool), np.empty(3)
-        begin, offset = np.empty(3, np.int64), np.empty(3, np.int64)
-        parts = np.empty((3, len(self.program.ops)), np.int64)
-        saved = np.zeros(len(self.program.ops))
+        found = rule.scratch(len(self.program.ops))
+        _, _, begin, offset, parts, _ = found
         plan = Plan()
         stays: dict[int, Residence] = {}
         for segment in self._played:
             s = self.program.segments[segment]
-            rule.look(inst, state, 0, segment, legal, gain, begin, offset, parts, saved)
+            rule.look(inst, state, 0, segment, found)
             action = int(self.board.acted[0, segment])
             fresh = s.first and s.since >= 0
             written = parts[DROP] if action != STAY else parts[STAY]
@@ -91,8 +89,7 @@ class Game:
                     s.tensor, int(begin[action]), s.use, int(offset[action]), [s.use], fetched
                 )
                 plan.residences.append(stays[s.tensor])
-            one = gain[action], begin[action], offset[action], parts[action]
-            rule.play(inst, state, 0, segment, action, *one)
+            rule.play(inst, state, 0, segment, action, found)
         return plan
 
 

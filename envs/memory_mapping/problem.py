@@ -41,14 +41,20 @@ class MappingOutcome(Outcome):
     """The board after the last choice.
 
     Attributes:
+        step: ``(batch,)`` choices made.
         instance: programs and devices.
         board: state of the games.
-        step: ``(batch,)`` choices made.
     """
 
+<<<<<<< HEAD
     instance: MappingInstance
     board: Board
     step: np.ndarray
+=======
+    step: np.ndarray
+    instance: MappingInstance = nested(MappingInstance)
+    board: Board = nested(Board)
+>>>>>>> h-memory
 
     @property
     def saved(self) -> np.ndarray:
@@ -70,19 +76,24 @@ class MappingMemory(Record):
     """What an agent remembers: everything is on the board.
 
     Attributes:
-        instance, board, step: as in the outcome.
+        step, instance, board: as in the outcome.
         objective: ``(batch,)`` fraction of the all-slow time saved so far (higher is better).
         legal, gain: ``(batch, 3)`` of the current segment (segment game).
         done: ``(batch,)``.
     """
 
+<<<<<<< HEAD
     instance: MappingInstance
     board: Board
+=======
+>>>>>>> h-memory
     step: np.ndarray
     objective: np.ndarray
     legal: np.ndarray
     gain: np.ndarray
     done: np.ndarray
+    instance: MappingInstance = nested(MappingInstance)
+    board: Board = nested(Board)
 
 
 class MemoryMapping(ChoiceProblem[MappingOutcome, MappingMemory]):
@@ -131,7 +142,7 @@ class MemoryMapping(ChoiceProblem[MappingOutcome, MappingMemory]):
         else:
             legal, gain = boards.look(inst, board, np.minimum(outcome.step, inst.count - 1))
         saved = 1 - board.seconds / inst.all_slow
-        return MappingMemory(inst, board, outcome.step, saved, legal, gain, outcome.done)
+        return MappingMemory(outcome.step, saved, legal, gain, outcome.done, inst, board)
 
     def legal(self, memory: MappingMemory) -> np.ndarray:
         """See `ChoiceProblem.legal`: drop, stay and copy, or the tensors left."""

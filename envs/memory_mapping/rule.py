@@ -171,27 +171,17 @@ def _gain(
     row: int,
     moved: tuple[int, int],
     size: int,
-    first: int,
-    last: int,
+    span: tuple[int, int],
     parts: np.ndarray,
     saved: np.ndarray,
 ) -> float:
-    """Seconds saved where the operand of the ops ``moved`` (-1: none) is in fast memory.
+    """Seconds saved where the ops ``moved`` (-1: none) have an operand of ``size`` in fast memory.
 
-    Args:
-        inst: arrays of an instance.
-        board: arrays of a board.
-        row: of the batch.
-        moved: use and birth.
-        size: bytes of the operand.
-        first: op before which nothing changes.
-        last: op after which nothing changes.
-        parts: ``(T,)`` bytes copied besides during each op.
-        saved: ``(T,)`` zeros; zeros again when this returns.
+    ``parts`` bytes are copied besides; nothing changes outside ops ``span``; ``saved`` holds zeros.
     """
     comp, slow_rate, fast_rate = inst.comp[row], inst.slow_rate[row], inst.fast_rate[row]
     slow, fast, copied = board.slow[row], board.fast[row], board.copied[row]
-    for t in range(first, last + 1):
+    for t in range(span[0], span[1] + 1):
         shift = size if t == moved[0] or t == moved[1] else 0
         if shift or parts[t]:
             bus = slow[t] + copied[t]
@@ -200,37 +190,33 @@ def _gain(
             )
             saved[t] = op_seconds(comp[t], bus, fast[t], slow_rate, fast_rate) - then
     total = _total(saved)
-    saved[first : last + 1] = 0.0
+    saved[span[0] : span[1] + 1] = 0.0
     return total
 
 
 @kernel
-def look(
-    inst: Any,
-    board: Any,
-    row: int,
-    segment: int,
-    legal: np.ndarray,
-    gain: np.ndarray,
-    begin: np.ndarray,
-    offset: np.ndarray,
-    parts: np.ndarray,
-    saved: np.ndarray,
-) -> None:
-    """Say what drop, stay and copy would do to a segment.
+def scratch(ops: int) -> Any:
+    """Arrays that `look` writes to, for programs of ``ops`` ops.
 
-    Args:
-        inst: arrays of an instance.
-        board: arrays of a board.
-        row: of the batch.
-        segment: index.
-        legal: ``(3,)`` bool, written to.
-        gain: ``(3,)`` seconds, written to.
-        begin: ``(3,)`` first op during which granules are taken, written to.
-        offset: ``(3,)`` first granule, written to.
-        parts: ``(3, T)`` int64 bytes copied during each op, written to.
-        saved: ``(T,)`` float64 zeros to work with.
+    Returns:
+        ``legal``, ``gain``, ``begin`` and ``offset``, ``(3,)`` each: whether an action is legal, the
+        seconds it saves, the first op during which it takes granules and the first granule; ``parts``,
+        ``(3, ops)`` bytes copied during each op; ``(ops,)`` zeros to work with.
     """
+    return (
+        np.empty(3, np.bool_),
+        np.empty(3),
+        np.empty(3, np.int64),
+        np.empty(3, np.int64),
+        np.empty((3, ops), np.int64),
+        np.zeros(ops),
+    )
+
+
+@kernel
+def look(inst: Any, board: Any, row: int, segment: int, found: Any) -> None:
+    """Write to ``found``, of `scratch`, what drop, stay and copy would do to a segment."""
+    legal, gain, begin, offset, parts, saved = found
     x = inst.tensor[row, segment]
     since, use, first = inst.since[row, segment], inst.use[row, segment], inst.first[row, segment]
     size, pages, born = inst.size[row, x], inst.pages[row, x], inst.born[row, x]
@@ -261,26 +247,17 @@ def look(
     offset[COPY] = _fit(_used(taken, fetched, use), later, pages)
     begin[COPY] = fetched
     legal[COPY] = use - since >= 2 and offset[COPY] >= 0
-    start = max(start, 0)
-    gain[DROP] = _gain(inst, board, row, (-1, -1), size, start, use, parts[DROP], saved)
+    span = max(start, 0), use
+    gain[DROP] = _gain(inst, board, row, (-1, -1), size, span, parts[DROP], saved)
     moved = use, since if fresh else -1
-    gain[STAY] = _gain(inst, board, row, moved, size, start, use, parts[STAY], saved)
-    gain[COPY] = _gain(inst, board, row, (use, -1), size, start, use, parts[COPY], saved)
+    gain[STAY] = _gain(inst, board, row, moved, size, span, parts[STAY], saved)
+    gain[COPY] = _gain(inst, board, row, (use, -1), size, span, parts[COPY], saved)
 
 
 @kernel
-def play(
-    inst: Any,
-    board: Any,
-    row: int,
-    segment: int,
-    action: int,
-    gain: float,
-    begin: int,
-    offset: int,
-    parts: np.ndarray,
-) -> None:
-    """Do to a segment what `look` said of a legal action; the board's arrays change in place."""
+def play(inst: Any, board: Any, row: int, segment: int, action: int, found: Any) -> None:
+    """Do to a segment what `look` has ``found`` of a legal action; the board changes in place."""
+    _, gain, begin, offset, parts, _ = found
     x = inst.tensor[row, segment]
     since, use = inst.since[row, segment], inst.use[row, segment]
     size, pages = inst.size[row, x], inst.pages[row, x]
@@ -292,24 +269,49 @@ def play(
         board.taken[row],
     )
     for t in range(use + 1):
-        copied[t] += parts[t]
+        copied[t] += parts[action, t]
     if action != DROP:
         slow[use] -= size
         fast[use] += size
-        block = _block(offset, pages)
-        for t in range(begin, use + 1):
+        block = _block(offset[action], pages)
+        for t in range(begin[action], use + 1):
             taken[t] |= block
     if action == STAY and fresh:
         slow[since] -= size
         fast[since] += size
-    board.offset[row, x] = offset if action != DROP else -1
+    board.offset[row, x] = offset[action] if action != DROP else -1
     board.end[row, x] = use
     if action != STAY:
         board.owed[row, x] = False
     elif fresh:
         board.owed[row, x] = not inst.output[row, x]
     board.acted[row, segment] = action
-    board.seconds[row] -= gain
+    board.seconds[row] -= gain[action]
+
+
+@kernel
+def place(inst: Any, board: Any, row: int, tensor: int, found: Any) -> None:
+    """Place all segments of a tensor greedily: most time saved, the next use's potential counted in."""
+    comp, slow_rate, fast_rate = inst.comp[row], inst.slow_rate[row], inst.fast_rate[row]
+    slow, fast, copied = board.slow[row], board.fast[row], board.copied[row]
+    size, segment = inst.size[row, tensor], inst.head[row, tensor]
+    legal, gain = found[0], found[1]
+    while segment >= 0:
+        look(inst, board, row, segment, found)
+        after = inst.following[row, segment]
+        ahead = 0.0
+        if after >= 0:
+            use = inst.use[row, after]
+            bus, quick = slow[use] + copied[use], fast[use]
+            ahead = op_seconds(comp[use], bus, quick, slow_rate, fast_rate)
+            ahead -= op_seconds(comp[use], bus - size, quick + size, slow_rate, fast_rate)
+        chosen, best = DROP, gain[DROP] + 1e-12 * inst.all_slow[row]
+        for a in (STAY, COPY):
+            if legal[a] and gain[a] + ahead > best:
+                chosen, best = a, gain[a] + ahead
+        board.legal[row] = True
+        play(inst, board, row, segment, chosen, found)
+        segment = after
 
 
 @kernel
@@ -317,13 +319,11 @@ def look_many(
     inst: Any, board: Any, segment: np.ndarray, legal: np.ndarray, gain: np.ndarray
 ) -> None:
     """Say of one segment per row which actions are legal and what they save, ``(batch, 3)`` each."""
-    ops = inst.comp.shape[1]
-    begin, offset = np.empty(3, np.int64), np.empty(3, np.int64)
-    parts, saved = np.empty((3, ops), np.int64), np.zeros(ops)
+    found = scratch(inst.comp.shape[1])
     for row in range(len(segment)):
-        s = segment[row]
-        look(inst, board, row, s, legal[row], gain[row], begin, offset, parts, saved)
-        if s >= inst.count[row]:
+        look(inst, board, row, segment[row], found)
+        legal[row], gain[row] = found[0], found[1]
+        if segment[row] >= inst.count[row]:
             legal[row, STAY], legal[row, COPY] = False, False
 
 
@@ -332,78 +332,23 @@ def play_many(
     inst: Any, board: Any, segment: np.ndarray, action: np.ndarray, on: np.ndarray
 ) -> None:
     """Play one segment per row of ``on``; what is not legal is a drop."""
-    ops = inst.comp.shape[1]
-    legal, gain = np.empty(3, np.bool_), np.empty(3)
-    begin, offset = np.empty(3, np.int64), np.empty(3, np.int64)
-    parts, saved = np.empty((3, ops), np.int64), np.zeros(ops)
+    found = scratch(inst.comp.shape[1])
     for row in range(len(segment)):
-        s, a = segment[row], action[row]
-        if not on[row] or s >= inst.count[row]:
-            continue
-        look(inst, board, row, s, legal, gain, begin, offset, parts, saved)
-        board.legal[row] = legal[a]
-        a = a if legal[a] else DROP
-        play(inst, board, row, s, a, gain[a], begin[a], offset[a], parts[a])
-
-
-@kernel
-def place(
-    inst: Any,
-    board: Any,
-    row: int,
-    tensor: int,
-    legal: np.ndarray,
-    gain: np.ndarray,
-    begin: np.ndarray,
-    offset: np.ndarray,
-    parts: np.ndarray,
-    saved: np.ndarray,
-) -> None:
-    """Place all segments of a tensor greedily: most time saved, the next use's potential counted in."""
-    comp, slow_rate, fast_rate = inst.comp[row], inst.slow_rate[row], inst.fast_rate[row]
-    slow, fast, copied = board.slow[row], board.fast[row], board.copied[row]
-    size, segment = inst.size[row, tensor], inst.head[row, tensor]
-    while segment >= 0:
-        look(inst, board, row, segment, legal, gain, begin, offset, parts, saved)
-        after = inst.following[row, segment]
-        ahead = 0.0
-        if after >= 0:
-            use = inst.use[row, after]
-            bus, quick = slow[use] + copied[use], fast[use]
-            ahead = op_seconds(comp[use], bus, quick, slow_rate, fast_rate) - op_seconds(
-                comp[use], bus - size, quick + size, slow_rate, fast_rate
-            )
-        chosen, best = DROP, gain[DROP] + 1e-12 * inst.all_slow[row]
-        for a in (STAY, COPY):
-            if legal[a] and gain[a] + ahead > best:
-                chosen, best = a, gain[a] + ahead
-        board.legal[row] = True
-        play(
-            inst,
-            board,
-            row,
-            segment,
-            chosen,
-            gain[chosen],
-            begin[chosen],
-            offset[chosen],
-            parts[chosen],
-        )
-        segment = after
+        if on[row] and segment[row] < inst.count[row]:
+            look(inst, board, row, segment[row], found)
+            legal = found[0][action[row]]
+            board.legal[row] = legal
+            play(inst, board, row, segment[row], action[row] if legal else DROP, found)
 
 
 @kernel
 def place_many(inst: Any, board: Any, tensors: np.ndarray, on: np.ndarray) -> None:
     """Place ``(batch, k)`` tensors greedily, one after the other, in the rows of ``on``."""
-    ops = inst.comp.shape[1]
-    legal, gain = np.empty(3, np.bool_), np.empty(3)
-    begin, offset = np.empty(3, np.int64), np.empty(3, np.int64)
-    parts, saved = np.empty((3, ops), np.int64), np.zeros(ops)
+    found = scratch(inst.comp.shape[1])
     for row in range(len(on)):
         if on[row]:
             for k in range(tensors.shape[1]):
-                x = tensors[row, k]
-                place(inst, board, row, x, legal, gain, begin, offset, parts, saved)
+                place(inst, board, row, tensors[row, k], found)
 
 
 @kernel

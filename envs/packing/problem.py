@@ -53,8 +53,12 @@ class PackingState(Record):
 class PackingOutcome(Outcome):
     """What is known after a placement; ``step`` is ``(batch,)`` buffers placed."""
 
+<<<<<<< HEAD
     state: PackingState
+=======
+>>>>>>> h-memory
     step: np.ndarray
+    state: PackingState = nested(PackingState)
 
     @property
     def height(self) -> np.ndarray:
@@ -67,10 +71,14 @@ class PackingOutcome(Outcome):
 class PackingMemory(Record):
     """What an agent remembers; ``objective`` is minus the height over the capacity (-1 or more: fits)."""
 
+<<<<<<< HEAD
     state: PackingState
+=======
+>>>>>>> h-memory
     step: np.ndarray
     objective: np.ndarray
     done: np.ndarray
+    state: PackingState = nested(PackingState)
 
 
 class Packing(ChoiceProblem[PackingOutcome, PackingMemory]):
@@ -93,7 +101,7 @@ class Packing(ChoiceProblem[PackingOutcome, PackingMemory]):
     def begin(self, outcome: PackingOutcome) -> PackingMemory:
         """See `Problem.begin`."""
         s = outcome.state
-        return PackingMemory(s, outcome.step, -s.height / s.capacity, outcome.done)
+        return PackingMemory(outcome.step, -s.height / s.capacity, outcome.done, s)
 
     def legal(self, memory: PackingMemory) -> np.ndarray:
         """See `ChoiceProblem.legal`: the buffers left; one where the episode is over."""

@@ -28,20 +28,24 @@ class ActivationState(Record):
     """All there is of a batch of running episodes.
 
     Attributes:
-        profile: training steps and budgets.
         action: ``(batch, n)`` decided so far; groups not decided are kept.
         step: ``(batch,)`` groups decided.
         total: ``(batch,)`` groups to decide.
         keep_time: ``(batch,)`` seconds with everything kept.
         spent: ``(batch,)`` groups decided in the last step.
+        profile: training steps and budgets.
     """
 
+<<<<<<< HEAD
     profile: Profile
+=======
+>>>>>>> h-memory
     action: np.ndarray
     step: np.ndarray
     total: np.ndarray
     keep_time: np.ndarray
     spent: np.ndarray
+    profile: Profile = nested(Profile)
 
 
 class ActivationSimulator(Simulator[ActivationOutcome, Choice, ActivationState]):
@@ -100,12 +104,12 @@ class ActivationSimulator(Simulator[ActivationOutcome, Choice, ActivationState])
         profile = dataclasses.replace(self._all.rows(which), budget=limit)
         none, keep = np.zeros(len(seeds), np.int64), np.zeros(profile.size.shape, np.int64)
         return ActivationState(
-            profile,
             action=keep,
             step=none,
             total=self._count[which].astype(np.int64),
             keep_time=timeline(profile, keep)[0],
             spent=none,
+            profile=profile,
         )
 
     def _step(self, state: ActivationState, decision: Choice) -> ActivationState:

@@ -35,19 +35,24 @@ class MappingState(Record):
 
     Attributes:
         chosen: ``(batch,)`` index into `MappingSimulator.pairs`.
-        instance: programs and devices.
-        board: state of the games.
         step: ``(batch,)`` choices made.
         total: ``(batch,)`` choices to make.
         spent: ``(batch,)`` choices made in the last step.
+        instance: programs and devices.
+        board: state of the games.
     """
 
     chosen: np.ndarray
+<<<<<<< HEAD
     instance: MappingInstance
     board: Board
+=======
+>>>>>>> h-memory
     step: np.ndarray
     total: np.ndarray
     spent: np.ndarray
+    instance: MappingInstance = nested(MappingInstance)
+    board: Board = nested(Board)
 
 
 @functools.lru_cache(maxsize=16)
@@ -136,12 +141,12 @@ class MappingSimulator(Simulator[MappingOutcome, Choice, MappingState]):
         inst = self._all.rows(chosen)
         none = np.zeros(len(seeds), np.int64)
         return MappingState(
-            chosen,
-            inst,
-            boards.start(inst),
+            chosen=chosen,
             step=none,
             total=(inst.tensors if self.order else inst.count).astype(np.int64),
             spent=none,
+            instance=inst,
+            board=boards.start(inst),
         )
 
     def _step(self, state: MappingState, decision: Choice) -> MappingState:

@@ -32,17 +32,17 @@ class PackingRun(Record):
 
     Attributes:
         instance: ``(batch,)`` objects, the `Buffers` that are packed.
-        shown: what agents see of it.
         stack: ``(batch, n)`` buffers placed, lowest first.
         count: ``(batch,)`` buffers placed.
         spent: ``(batch,)`` buffers placed in the last step.
+        shown: what agents see.
     """
 
     instance: np.ndarray
-    shown: PackingState
     stack: np.ndarray
     count: np.ndarray
     spent: np.ndarray
+    shown: PackingState = nested(PackingState)
 
 
 class PackingSimulator(Simulator[PackingOutcome, Choice, PackingRun]):
@@ -119,7 +119,7 @@ class PackingSimulator(Simulator[PackingOutcome, Choice, PackingRun]):
             height=np.zeros(batch, np.int64),
         )
         none = np.zeros(batch, np.int64)
-        return self._seen(PackingRun(instance, shown, np.zeros((batch, n), np.int64), none, none))
+        return self._seen(PackingRun(instance, np.zeros((batch, n), np.int64), none, none, shown))
 
     def _step(self, state: PackingRun, decision: Choice) -> PackingRun:
         shown, stack, count = state.shown.map(np.copy), state.stack.copy(), state.count.copy()
@@ -127,7 +127,7 @@ class PackingSimulator(Simulator[PackingOutcome, Choice, PackingRun]):
         place_many(
             decision.pick, on, shown.lower, shown.upper, shown.size, shown.offset, stack, count
         )
-        return self._seen(PackingRun(state.instance, shown, stack, count, on.astype(np.int64)))
+        return self._seen(PackingRun(state.instance, stack, count, on.astype(np.int64), shown))
 
     def _seen(self, run: PackingRun) -> PackingRun:
         """Fill in what follows from where the buffers are, in arrays nobody else holds yet."""
