@@ -31,14 +31,8 @@ class Packer(Agent[PackingOutcome, Choice]):
     def _plan(self, row: int) -> np.ndarray:
         s = self.memory.state
         here = np.flatnonzero(s.present[row])
-<<<<<<< HEAD
-        lower, upper, size = (c[row, here] for c in (s.lower, s.upper, s.size))
-        b = Buffers(f"row-{row}", lower, upper, size, int(s.capacity[row]))
-        return here[self.order(b)]
-=======
         lower, upper, size = (column[row, here] for column in (s.lower, s.upper, s.size))
         return here[self.order(Buffers(f"row-{row}", lower, upper, size, int(s.capacity[row])))]
->>>>>>> h-memory
 
     def ask(self) -> Choice:
         """See `Agent.ask`."""

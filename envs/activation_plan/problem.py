@@ -40,16 +40,12 @@ class ActivationOutcome(Outcome):
             predicted (default: predicted).
     """
 
-<<<<<<< HEAD
-    profile: Profile
-=======
->>>>>>> h-memory
     action: np.ndarray
     step: np.ndarray
     time: np.ndarray
     peak: np.ndarray
     keep_time: np.ndarray
-    profile: Profile = nested(Profile)
+    profile: Profile
     measured: np.ndarray = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
@@ -74,17 +70,13 @@ class ActivationOutcome(Outcome):
 class ActivationMemory(Record):
     """What an agent remembers; ``objective`` is minus the added time over the keep-all time."""
 
-<<<<<<< HEAD
-    profile: Profile
-=======
->>>>>>> h-memory
     action: np.ndarray
     step: np.ndarray
     peak: np.ndarray
     objective: np.ndarray
     legal: np.ndarray
     done: np.ndarray
-    profile: Profile = nested(Profile)
+    profile: Profile
 
 
 class ActivationPlan(ChoiceProblem[ActivationOutcome, ActivationMemory]):

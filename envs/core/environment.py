@@ -273,7 +273,7 @@ class AllocationVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
             # back to their beginning, which the seed alone decides.
             seeds = self._next_seeds(over)
             self._loop.reset(seeds, over)
-            actions = np.where(_wide(over, actions), 0, actions).astype(np.asarray(actions).dtype)
+            actions = np.where(_wide(over, actions), self._any_action(over), actions)
         observation, terms, outcome = self._loop.spend(self._loop.decode(actions))
         reward = np.asarray(sum(terms.values()))
         done = outcome.done
@@ -294,6 +294,14 @@ class AllocationVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
             else:
                 self._over = done.copy()
         return observation, reward, done, self._never.copy(), info
+
+    def _any_action(self, over: np.ndarray) -> np.ndarray:
+        """A legal action for those that just began anew: what they are told is taken back."""
+        space = self.single_action_space
+        legal = self.problem.legal(self.memory)
+        if legal is not None:
+            return legal.argmax(1).astype(space.dtype)
+        return np.zeros((), space.dtype)
 
     def close_extras(self, **kwargs: Any) -> None:
         """Release the back end (none yet where the constructor failed)."""

@@ -82,17 +82,12 @@ class Board(Record):
     seconds: np.ndarray
 
 
-<<<<<<< HEAD
-_Instance: Any = namedtuple("_Instance", [f.name for f in dataclasses.fields(MappingInstance)])  # type: ignore[misc]
-_Board: Any = namedtuple("_Board", [f.name for f in dataclasses.fields(Board)])  # type: ignore[misc]
-=======
 def _names(kind: type[Record]) -> list[str]:
     return [f.name for f in dataclasses.fields(kind)]
 
 
 _Instance: Any = namedtuple("_Instance", _names(MappingInstance))  # type: ignore[misc]
 _Board: Any = namedtuple("_Board", _names(Board))  # type: ignore[misc]
->>>>>>> h-memory
 
 
 def arrays(inst: MappingInstance, board: Board) -> tuple[Any, Any]:

@@ -46,15 +46,9 @@ class MappingOutcome(Outcome):
         board: state of the games.
     """
 
-<<<<<<< HEAD
+    step: np.ndarray
     instance: MappingInstance
     board: Board
-    step: np.ndarray
-=======
-    step: np.ndarray
-    instance: MappingInstance = nested(MappingInstance)
-    board: Board = nested(Board)
->>>>>>> h-memory
 
     @property
     def saved(self) -> np.ndarray:
@@ -82,18 +76,13 @@ class MappingMemory(Record):
         done: ``(batch,)``.
     """
 
-<<<<<<< HEAD
-    instance: MappingInstance
-    board: Board
-=======
->>>>>>> h-memory
     step: np.ndarray
     objective: np.ndarray
     legal: np.ndarray
     gain: np.ndarray
     done: np.ndarray
-    instance: MappingInstance = nested(MappingInstance)
-    board: Board = nested(Board)
+    instance: MappingInstance
+    board: Board
 
 
 class MemoryMapping(ChoiceProblem[MappingOutcome, MappingMemory]):

@@ -53,12 +53,8 @@ class PackingState(Record):
 class PackingOutcome(Outcome):
     """What is known after a placement; ``step`` is ``(batch,)`` buffers placed."""
 
-<<<<<<< HEAD
-    state: PackingState
-=======
->>>>>>> h-memory
     step: np.ndarray
-    state: PackingState = nested(PackingState)
+    state: PackingState
 
     @property
     def height(self) -> np.ndarray:
@@ -71,14 +67,10 @@ class PackingOutcome(Outcome):
 class PackingMemory(Record):
     """What an agent remembers; ``objective`` is minus the height over the capacity (-1 or more: fits)."""
 
-<<<<<<< HEAD
-    state: PackingState
-=======
->>>>>>> h-memory
     step: np.ndarray
     objective: np.ndarray
     done: np.ndarray
-    state: PackingState = nested(PackingState)
+    state: PackingState
 
 
 class Packing(ChoiceProblem[PackingOutcome, PackingMemory]):

@@ -36,16 +36,12 @@ class ActivationState(Record):
         profile: training steps and budgets.
     """
 
-<<<<<<< HEAD
-    profile: Profile
-=======
->>>>>>> h-memory
     action: np.ndarray
     step: np.ndarray
     total: np.ndarray
     keep_time: np.ndarray
     spent: np.ndarray
-    profile: Profile = nested(Profile)
+    profile: Profile
 
 
 class ActivationSimulator(Simulator[ActivationOutcome, Choice, ActivationState]):

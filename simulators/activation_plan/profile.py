@@ -85,15 +85,9 @@ def profiles(scenario: ActivationScenario) -> list[dict[str, Any]]:
         if name in RECORDED:
             found.append(recorded(name))
             continue
-<<<<<<< HEAD
-        shape: list[Any] = [int(v) for v in name.split("-")]
-        found += [
-            gpt_step(*shape, link=link, overlap=overlap)  # type: ignore[misc]
-=======
         d, layers, rows, batch = map(int, name.split("-"))
         found += [
             gpt_step(d, layers, rows, batch, link, overlap=overlap)
->>>>>>> h-memory
             for link in scenario.links
             for overlap in scenario.overlap
         ]

@@ -43,16 +43,11 @@ class MappingState(Record):
     """
 
     chosen: np.ndarray
-<<<<<<< HEAD
-    instance: MappingInstance
-    board: Board
-=======
->>>>>>> h-memory
     step: np.ndarray
     total: np.ndarray
     spent: np.ndarray
-    instance: MappingInstance = nested(MappingInstance)
-    board: Board = nested(Board)
+    instance: MappingInstance
+    board: Board
 
 
 @functools.lru_cache(maxsize=16)

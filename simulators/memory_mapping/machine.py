@@ -72,10 +72,5 @@ def run_board(inst: MappingInstance, board: Board, row: int) -> float:
 
 def run_plan(program: Program, device: Device, plan: Plan) -> float:
     """Play a program under a plan."""
-<<<<<<< HEAD
-    lists: list[Any] = [v.tolist() for v in (program.compute(device), *traffic(program, plan))]
-    return run(*lists, device.slow, device.fast)  # type: ignore[call-arg]
-=======
     slow, fast, copied = (v.tolist() for v in traffic(program, plan))
     return run(program.compute(device).tolist(), slow, fast, copied, device.slow, device.fast)
->>>>>>> h-memory

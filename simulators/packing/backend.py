@@ -42,7 +42,7 @@ class PackingRun(Record):
     stack: np.ndarray
     count: np.ndarray
     spent: np.ndarray
-    shown: PackingState = nested(PackingState)
+    shown: PackingState
 
 
 class PackingSimulator(Simulator[PackingOutcome, Choice, PackingRun]):
