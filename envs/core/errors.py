@@ -14,6 +14,10 @@ class OutOfBudgetError(AllocgymError):
     """A decision costs more than what is left."""
 
 
+class FileNeededError(AllocgymError):
+    """A scenario or back end plays a file of the user's, and none was given."""
+
+
 class CorruptFileError(AllocgymError):
     """A file is damaged, or is not what it claims to be."""
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from allocgym.envs.core.contracts import Backend, Decision, Outcome, Problem, Spec
-from allocgym.envs.core.errors import AllocgymError, unknown
+from allocgym.envs.core.errors import AllocgymError, FileNeededError, unknown
 from allocgym.envs.core.journal import Journal
 from allocgym.envs.core.scenario import Scenario
 
@@ -47,7 +47,7 @@ class Replay(Backend[Outcome, Decision]):
         if off_policy not in OFF_POLICY:
             raise unknown("off_policy", off_policy, OFF_POLICY)
         if folder is None:
-            raise AllocgymError("folder: the folder of a recorded run expected, none given")
+            raise FileNeededError("folder: the folder of a recorded run expected, none given")
         path = Path(folder) / "journal.jsonl"
         if not path.is_file():
             raise AllocgymError(f"folder: no journal in {folder}")

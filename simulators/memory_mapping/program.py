@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from allocgym.envs.core.errors import AllocgymError, unknown
+from allocgym.envs.core.errors import AllocgymError, FileNeededError, unknown
 from allocgym.envs.memory_mapping.program import Device, Program, build, from_trace
 from allocgym.simulators.memory_mapping.scenario import MappingScenario
 
@@ -206,7 +206,7 @@ def instances(scenario: MappingScenario) -> tuple[tuple[Program, Device], ...]:
     else:
         programs = [bundled(name) for name in scenario.programs]
     if not programs:
-        raise AllocgymError("trace: the file of a recorded program expected")
+        raise FileNeededError("trace: the file of a recorded program expected")
     return tuple((p, device(p, f, scenario.compute)) for p in programs for f in scenario.fractions)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from allocgym.envs.core import randomness
-from allocgym.envs.core.errors import AllocgymError, unknown
+from allocgym.envs.core.errors import AllocgymError, FileNeededError, unknown
 from allocgym.envs.packing.buffer import Buffers, from_csv
 from allocgym.simulators.core import public_data
 from allocgym.simulators.packing.scenario import PackingScenario
@@ -28,7 +28,7 @@ def known(scenario: PackingScenario) -> list[Buffers]:
     if scenario.source != "file":
         return []
     if scenario.file is None or scenario.capacity is None:
-        raise AllocgymError("file: a CSV file and a capacity expected")
+        raise FileNeededError("file: a CSV file and a capacity expected")
     path = Path(scenario.file)
     try:
         text = path.read_text()
