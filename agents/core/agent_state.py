@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from allocgym.agents.core.agent import Agent
-from allocgym.envs.core.contracts import Record
 from allocgym.envs.core.errors import CorruptFileError
+from allocgym.envs.core.record import Record
 
 BIT_GENERATORS = {
     kind.__name__: kind

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from allocgym.envs.core.contracts import Outcome, Problem, Record, Spec
+from allocgym.envs.core.contracts import Outcome, Problem, Spec
 from allocgym.envs.core.errors import AllocgymError
+from allocgym.envs.core.record import Record, nested_kinds
 
 # Kinds of the fields that every outcome has.
 KINDS = {"spent": "iu", "seconds": "f", "ready": "b", "valid": "b", "failure": "iu", "done": "b"}
@@ -96,7 +97,8 @@ def check_memory(problem: Problem, before: Any, after: Any) -> None:
         AllocgymError: what the problem remembers, or would show an agent, is no longer finite.
     """
     if before is None:
-        for name, value in problem.encode(after).items():
+        shown = problem.encode(after)
+        for name, value in shown.items() if isinstance(shown, dict) else [("numbers", shown)]:
             if not np.isfinite(value).all():
                 raise AllocgymError(f"outcome: its observation has no finite {name!r}")
         return
@@ -112,11 +114,12 @@ def check_memory(problem: Problem, before: Any, after: Any) -> None:
 
 def _same_form(record: Record, earlier: Record | None, inside: str) -> None:
     """Compare arrays with those told before: present, of one environment, of the same form."""
+    kinds = nested_kinds(type(record))
     for field in dataclasses.fields(record):
         name = inside + field.name
         value = getattr(record, field.name)
         model = None if earlier is None else getattr(earlier, field.name)
-        kind = field.metadata.get("record")
+        kind = kinds.get(field.name)
         if kind is not None:
             if not isinstance(value, kind):
                 raise AllocgymError(

@@ -30,7 +30,10 @@ def figures(data: dict[str, Any], package: str) -> str:
         value = "n/a" if f["value"] is None else f["value"]
         text += _row([f["name"], value, f["target"], f["kind"], word, f["detail"]])
     power = " Underpowered: fewer seeds than the suite states." if data["underpowered"] else ""
-    given = data["argv"][2:] if data["argv"][:1] == ["bench"] else data["argv"]
+    given = data["argv"][2:] if data["argv"][:1] == ["bench"] else list(data["argv"])
+    if "--out" in given:
+        at = given.index("--out")
+        del given[at : at + 2]
     problem = package.replace("_", "-")
     text += f"\n`allocgym bench {problem} {shlex.join(given)}`: {data['seconds']:.0f} s on "
     return text + f"{data['machine']['cores']} cores.{power}\n"

@@ -108,7 +108,7 @@ class Record:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Rebuild a record from `to_json`, bit for bit."""
-        kinds = _nested(cls)  # type: ignore[arg-type]
+        kinds = nested_kinds(cls)  # type: ignore[arg-type]
         out: dict[str, Any] = {}
         for name, value in data.items():
             kind = kinds.get(name)
@@ -127,7 +127,7 @@ class Columns(Record):
 
 
 @functools.cache
-def _nested(cls: type[Record]) -> dict[str, type[Record]]:
+def nested_kinds(cls: type[Record]) -> dict[str, type[Record]]:
     """Fields of a record that are records themselves, by name."""
     hints = get_type_hints(cls)
     return {k: v for k, v in hints.items() if isinstance(v, type) and issubclass(v, Record)}
