@@ -94,7 +94,7 @@ ENTRIES = (
         {
             "simpy": "simulators.prb_slicing.packets:PacketCell",
             "twin": "simulators.prb_slicing.backend:FluidCell",
-            "replay": "simulators.prb_slicing.replay:Replay",
+            "replay": ("simulators.core.replay:Replay", {"off_policy": "recorded"}),
             "linux": "real_backend.prb_slicing.kernel:LinuxCell",
             "scope": "real_backend.prb_slicing.scope:ScopeCell",
             "ric": "real_backend.prb_slicing.ric:RicCell",

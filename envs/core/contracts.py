@@ -256,6 +256,7 @@ class Backend(ABC, Generic[O, D]):
         scenarios: what this back end can run, by name.
         batched: it holds any number of environments; else it runs one.
         needs: what it needs beside this package to run at all, such as a cluster; "" where nothing.
+        measured: what it is built on is timed on this machine, so no two of them are alike.
         spends_all: an episode ends only when its whole budget is spent; False where there may be nobody
             left to spend it on.
         trial: arguments that make an episode a matter of seconds: a first try, and the contract tests.
@@ -265,6 +266,7 @@ class Backend(ABC, Generic[O, D]):
     scenarios: ClassVar[Mapping[str, Any]] = {}
     batched: ClassVar[bool] = True
     needs: ClassVar[str] = ""
+    measured: ClassVar[bool] = False
     spends_all: ClassVar[bool] = True
     trial: ClassVar[Mapping[str, Any]] = {}
 

@@ -5,9 +5,21 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST = 2000
+"""Characters of a message."""
+
 
 class AllocgymError(ValueError):
-    """Something given is not usable; the message names it, what was given and what is allowed."""
+    """Something given is not usable; the message names it, what was given and what is allowed.
+
+    A message is one line, and cut where it is long: it may quote what a stranger gave.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        line = " ".join(str(message).split())
+        super().__init__(
+            line if len(line) <= LONGEST else f"{line[: LONGEST - 200]} ... {line[-200:]}"
+        )
 
 
 class OutOfBudgetError(AllocgymError):
@@ -33,11 +45,18 @@ class OwnedError(AllocgymError):
 def unknown(kind: str, given: object, allowed: Iterable[str]) -> AllocgymError:
     """Build the error for a name that does not exist, with the nearest existing one."""
     names = sorted(allowed)
-    close = difflib.get_close_matches(str(given), names, n=1)
+    text = shown(given)
+    close = difflib.get_close_matches(text.strip("'"), names, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    return AllocgymError(f"{kind}: no {given!r}; one of {', '.join(names)}.{hint}")
+    return AllocgymError(f"{kind}: no {text}; one of {', '.join(names)}.{hint}")
 
 
 def missing_extra(package: str, extra: str) -> ImportError:
     """Build the error for an optional dependency that is not installed."""
     return ImportError(f"{package} is needed here: pip install 'allocgym[{extra}]'")
+
+
+def shown(value: object) -> str:
+    """What was given, for an error: as Python writes it, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"

@@ -79,14 +79,16 @@ def _mixed(x: np.ndarray) -> np.ndarray:
     return out
 
 
-def _rows(state: np.ndarray, index: np.ndarray | int) -> tuple[np.ndarray, np.ndarray]:
-    """States as rows, and the index that holds down each column."""
+def _rows(
+    state: np.ndarray, index: np.ndarray | int
+) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
+    """States as rows, the index that holds down each column, and the shape of what is drawn."""
     if not isinstance(index, np.ndarray):
-        return state.reshape(-1, state.shape[-1]), np.full(state.shape[-1], index)
+        return state.reshape(-1, state.shape[-1]), np.full(state.shape[-1], index), state.shape
     if index.ndim > 1:
-        wide = np.broadcast_to(index, state.shape)
-        return state.reshape(1, -1), wide.reshape(-1)
-    return state.reshape(-1, state.shape[-1]), index
+        states, each = np.broadcast_arrays(state, index)
+        return states.reshape(1, -1), each.reshape(-1), states.shape
+    return state.reshape(-1, state.shape[-1]), index, state.shape
 
 
 @functools.cache
@@ -113,9 +115,9 @@ def stream(seeds: np.ndarray, purpose: str, claimants: int = 1) -> np.ndarray:
 
 
 def uniform(state: np.ndarray, index: np.ndarray | int) -> np.ndarray:
-    """Draw number ``index`` of each stream: float64 in (0, 1), shape of ``state``."""
-    drawn = np.empty(state.shape)
-    rows, each = _rows(state, index)
+    """Draw number ``index`` of each stream: float64 in (0, 1), shape of both broadcast."""
+    rows, each, shape = _rows(state, index)
+    drawn = np.empty(shape)
     _fill_uniform(rows, each, drawn.reshape(rows.shape))
     return drawn
 
@@ -129,10 +131,9 @@ def normal_pair(
     state: np.ndarray, index: np.ndarray | int, dtype: type = np.float64
 ) -> tuple[np.ndarray, np.ndarray]:
     """Two independent standard normal draws from each stream (Box-Muller)."""
-    first, second = np.empty((2, *state.shape), dtype)
-    rows, each = _rows(state, index)
-    shape = rows.shape
-    _fill_pair(rows, each, dtype(1), first.reshape(shape), second.reshape(shape))
+    rows, each, shape = _rows(state, index)
+    first, second = np.empty((2, *shape), dtype)
+    _fill_pair(rows, each, dtype(1), first.reshape(rows.shape), second.reshape(rows.shape))
     return first, second
 
 

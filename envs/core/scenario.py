@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from allocgym.envs.core.errors import AllocgymError, unknown
+from allocgym.envs.core.errors import AllocgymError, shown, unknown
 
 T = TypeVar("T")
 LARGEST = 2**40
@@ -132,7 +132,7 @@ def check_kind(name: str, kind: str, value: Any) -> None:
     Kinds that are not numbers, text, truth values, tuples or mappings are not judged.
     """
     if not any(_fits(one, value) for one in _alternatives(kind)):
-        raise AllocgymError(f"{name}: {kind} expected, given {value!r}")
+        raise AllocgymError(f"{name}: {kind} expected, given {shown(value)}")
 
 
 def check_numbers(name: str, value: Any, low: float = -LARGEST, high: float = LARGEST) -> None:
@@ -146,7 +146,7 @@ def check_numbers(name: str, value: Any, low: float = -LARGEST, high: float = LA
     elif isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_)):
         if math.isnan(value) or not low <= float(value) <= high:
             raise AllocgymError(
-                f"{name}: a number from {low:g} to {high:g} expected, given {value!r}"
+                f"{name}: a number from {low:g} to {high:g} expected, given {shown(value)}"
             )
 
 

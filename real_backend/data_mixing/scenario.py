@@ -136,9 +136,10 @@ class RealMixingScenario(Scenario):
         changes = {RENAMED.get(k, k): v for k, v in changes.items()}
         if (worst := changes.pop("worst", None)) is not None:
             changes["objective"] = OBJECTIVES[bool(worst)]
-        if not isinstance(changes.get("domains"), (tuple, list)):
-            return changes
-        names = set(map(name_of, changes["domains"]))
+        domains = changes.get("domains")
+        if not isinstance(domains, (tuple, list)) or not all(isinstance(d, str) for d in domains):
+            return changes  # which is refused
+        names = set(map(name_of, domains))
         kept: dict[str, Any] = {
             "source": tuple(n for n in self.source if n in names),
             "unique": {n: u for n, u in self.unique.items() if n in names},

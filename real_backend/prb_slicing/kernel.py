@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -124,6 +124,7 @@ class LinuxCell(LiveCell):
         timed: see `LiveCell`.
     """
 
+    needs: ClassVar[str] = "the Linux kernel's queues, as root"
     name = "linux"
 
     def __init__(

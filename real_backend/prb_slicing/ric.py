@@ -11,7 +11,7 @@ import select
 import socket
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.prb_slicing.problem import PRBSlicing
@@ -207,6 +207,7 @@ class RicCell(StationCell):
         timed: see `LiveCell`.
     """
 
+    needs: ClassVar[str] = "a near-RT RIC that connects"
     name = "ric"
 
     def __init__(

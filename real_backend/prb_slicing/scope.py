@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -178,6 +178,7 @@ class ScopeCell(StationCell):
         timed: see `LiveCell`.
     """
 
+    needs: ClassVar[str] = "a SCOPE base station's folder"
     name = "scope"
 
     def __init__(

@@ -7,6 +7,7 @@ log, never for scoring it.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -105,4 +106,6 @@ class Replay(Backend[Outcome, Decision]):
                 "would have brought (off_policy='recorded' plays on all the same)"
             )
         self._at += 1
-        return self._outcomes[self._at]
+        outcome = self._outcomes[self._at]
+        # A run that was stopped early ends, played back, where its record does.
+        return dataclasses.replace(outcome, done=outcome.done | (self._at == self.spec.horizon))

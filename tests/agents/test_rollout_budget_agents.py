@@ -335,7 +335,7 @@ def test_gain_rl_by_hand():
 def test_one_reward_that_is_not_finite_changes_only_what_is_not_known(name, bad):
     """The prompt was not measured: everything else is as if it had not been in the round."""
     ids = np.arange(32)
-    hurt, steady = (RuleAllocator(catalogue.make_rule(name), low=0, high=64) for _ in range(2))
+    hurt, steady = (RuleAllocator(make_rule(name), low=0, high=64) for _ in range(2))
     n = hurt.allocate(ids, budget=512)
     np.testing.assert_array_equal(steady.allocate(ids, budget=512), n)
     right = (n // 2).astype(float)

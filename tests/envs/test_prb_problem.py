@@ -232,7 +232,7 @@ def test_tractors_state_and_moves():
         ({"actions": "splits", "groups": 12}, "groups"),
         ({"actions": "splits", "n_max": 4}, "n_max"),
         ({"dtype": "float16"}, "dtype"),
-        ({"backend": "replay"}, "folder: the run folder"),
+        ({"backend": "replay"}, "folder: the folder of a recorded run"),
         ({"backend": "scope"}, "folder: SCOPE's"),
         ({"backend": "scope", "folder": "x"}, "imsis: the slice"),
         ({"backend": "ric"}, "imsis: the slice"),
