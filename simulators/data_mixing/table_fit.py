@@ -1,0 +1,137 @@
+"""Fits the law to a table of runs: out of fold for its judgement, whole for its use, resampled for
+its spread. What it makes is an `ensemble.TableFit`.
+"""  # noqa: D205
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+from allocgym.envs.core.errors import AllocgymError
+from allocgym.simulators.data_mixing import additive
+from allocgym.simulators.data_mixing.additive import Choice
+from allocgym.simulators.data_mixing.ensemble import Member, TableFit, phase_weights
+from allocgym.simulators.data_mixing.table import Table
+
+FOLDS = 5
+MEMBERS = 20
+"""Fits to resampled runs, beside the one to all runs."""
+SWITCHING = 8
+"""Runs that switch their mixture, at least, for order to be fitted."""
+FASTEST = 4.0
+"""Largest rate of forgetting in a run, either way: what is learned first counts exp(-4) times less."""
+
+
+def fit_table(
+    table: Table,
+    members: int = MEMBERS,
+    seed: int = 0,
+    progress: Callable[[int, float], None] = lambda done, score: None,
+) -> TableFit:
+    """Fit a table: out of fold for its judgement, whole for its use, resampled for its spread.
+
+    Args:
+        table: the runs.
+        members: fits to resampled runs.
+        seed: of folds and resamples.
+        progress: told (fits done of ``members + FOLDS``, 0).
+
+    Raises:
+        AllocgymError: fewer than ten runs.
+    """
+    count = len(table.runs)
+    if count < 2 * FOLDS:
+        raise AllocgymError(f"ratios: at least {2 * FOLDS} runs expected, given {count}")
+    order = int(table.switching.sum()) >= SWITCHING
+    foretold = out_of_fold(table, order, seed, progress)
+    chosen = choices(table)
+    rng = np.random.default_rng(seed)
+    samples = [rng.integers(0, count, count) for _ in range(members)]
+    central = fit_member(table, chosen, order)
+    found = [central]
+    for k, rows in enumerate(samples):
+        found.append(fit_member(table.take(rows), chosen, order, central))
+        progress(FOLDS + k + 1, 0.0)
+    rates = np.quantile([m.forgetting for m in found[1:]], (0.025, 0.975))
+    if order and rates[0] <= 0 <= rates[1]:
+        # The runs cannot tell early from late: order is left out, here and in the judgement.
+        foretold = out_of_fold(table, False, seed)
+        central = fit_member(table, chosen, False)
+        found = [central, *(fit_member(table.take(r), chosen, False, central) for r in samples)]
+    given = table.shares.max(1)
+    return TableFit(
+        domains=table.domains,
+        families=table.families,
+        prior=table.prior,
+        tokens=table.tokens,
+        lengths=table.lengths,
+        members=tuple(found),
+        largest=given.max(0),
+        trained=(given > 0).sum(0),
+        best=table.values.min(0),
+        measured=table.values,
+        foretold=foretold,
+        switching=int(table.switching.sum()),
+        choices=chosen,
+    )
+
+
+def out_of_fold(
+    table: Table,
+    order: bool,
+    seed: int = 0,
+    progress: Callable[[int, float], None] = lambda done, score: None,
+) -> np.ndarray:
+    """Predict every run by a fit that has not seen it, ``(runs, families)``.
+
+    The strength of regularisation is chosen within the runs that were fitted.
+    """
+    foretold = np.empty_like(table.values)
+    for k, held in enumerate(additive.fold_of(len(table.runs), FOLDS, seed)):
+        rest = table.take(np.flatnonzero(~held))
+        member = fit_member(rest, choices(rest), order)
+        foretold[held] = member.predict(table.shares[held], table.lengths)
+        progress(k + 1, 0.0)
+    return foretold
+
+
+def fit_member(
+    table: Table, chosen: tuple[Choice, ...], order: bool, start: Member | None = None
+) -> Member:
+    """Fit the laws of all families, and the rate of forgetting where ``order`` is asked for.
+
+    Args:
+        table: the runs.
+        chosen: strength of regularisation, for each family.
+        order: False takes the order of phases to make no difference.
+        start: begin at another fit.
+    """
+    unit = np.maximum(table.values.std(0), 1e-9)
+
+    def at(forgetting: float) -> Member:
+        mixture = phase_weights(table.lengths, forgetting) @ table.shares
+        begins = start.laws if start is not None else (None,) * len(table.families)
+        laws = [
+            additive.fit(mixture, values, choice, begin)
+            for values, choice, begin in zip(table.values.T, chosen, begins, strict=True)
+        ]
+        return Member(tuple(laws), forgetting)
+
+    def error(forgetting: float) -> float:
+        return float(np.sum(((at(forgetting).predict(*runs) - table.values) / unit) ** 2))
+
+    if not order:
+        return at(0.0)
+    runs = table.shares, table.lengths
+    found = minimize_scalar(
+        error, bounds=(-FASTEST, FASTEST), method="bounded", options={"xatol": 0.02}
+    )
+    return at(float(found.x))
+
+
+def choices(table: Table) -> tuple[Choice, ...]:
+    """How strongly to regularise, for each family."""
+    mixture = phase_weights(table.lengths, 0.0) @ table.shares
+    return tuple(additive.choose(mixture, values) for values in table.values.T)
