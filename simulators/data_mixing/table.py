@@ -133,6 +133,11 @@ def read(ratios: Path, metrics: Path, facts: Facts | None = None, phases: bool =
     return checked(tuple(mixtures.index), domains, families, (shares, values), facts)
 
 
+def metrics(path: Path) -> list[str]:
+    """Names of what a table of metrics measures."""
+    return list(_numbers(path, "metrics"))
+
+
 def checked(
     runs: Sequence[str],
     domains: Sequence[str],
