@@ -194,7 +194,9 @@ class _Search:
         spread = gains.std()
         if spread > 1e-12:
             each -= self.target.pessimism * (gains - gains.mean()) / (members * spread)
-        slopes = np.einsum("mfkn,f->mkn", self.fit.slopes(x.reshape(self.shape)), self.target.weights)
+        slopes = np.einsum(
+            "mfkn,f->mkn", self.fit.slopes(x.reshape(self.shape)), self.target.weights
+        )
         mixture = self.lengths @ x.reshape(self.shape)
         away = np.log(np.maximum(mixture, LEAST) / self.fit.prior) + 1
         price = self.target.kl_weight * self.lengths[:, None] * away

@@ -137,7 +137,9 @@ def describe(found: TableFit) -> None:
         hidden = [d for d, sure in zip(found.domains, row, strict=True) if not sure]
         if hidden:
             more = f" and {len(hidden) - NAMED} more" if len(hidden) > NAMED else ""
-            _say(f"{name}: the sign of these effects is not told: {', '.join(hidden[:NAMED])}{more}")
+            _say(
+                f"{name}: the sign of these effects is not told: {', '.join(hidden[:NAMED])}{more}"
+            )
     rare = [d for d, runs in zip(found.domains, found.trained, strict=True) if runs < 3]
     if rare:
         _say(f"in fewer than three runs: {', '.join(rare)}")
@@ -224,7 +226,9 @@ def recommend(
     _say(f"best of the runs: {float((found.measured @ share).min()):.4f}")
     for doubt in rank.doubts:
         _say(f"NO PROMISE: {doubt}")
-    outside = [d for d, p, m in zip(found.domains, found.prior, found.largest, strict=True) if p > m]
+    outside = [
+        d for d, p, m in zip(found.domains, found.prior, found.largest, strict=True) if p > m
+    ]
     if outside:
         _say(
             f"the prior gives more than any run did to {', '.join(outside[:NAMED])}: what is foretold "

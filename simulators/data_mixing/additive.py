@@ -1,7 +1,7 @@
 """The additive power law of mixtures, and its fit to a table of runs.
 
-``L(h) = E + 1 / sum_j C_j (h_j + h0)^gamma_j`` (Shukor et al. 2025, arXiv 2507.09404, without the terms in
-model size and tokens, which a table of like runs cannot tell). It is the law of the simulator (`law`)
+``L(h) = E + 1 / sum_j C_j (h_j + h0)^gamma_j`` (Shukor et al. 2025, arXiv 2507.09404, without the terms
+in model size and tokens, which a table of like runs cannot tell). It is the law of the simulator (`law`)
 at the end of a run. With at most a few runs for each domain the parameters are not all identified: a
 pull of every gain towards the mean gain and of every exponent towards the common one keeps what the
 runs cannot tell out of the prediction.
@@ -142,7 +142,7 @@ class _Task:
         gain = -np.log(self.values.mean() - floor) - np.log(0.25 * n)
         common = [floor, np.log(EXPONENT), np.log(OFFSET)]
         self.middle = np.concatenate([common, np.full(n, gain), np.zeros(n)])
-        weak = [1e-6, 0.1, 0.05]
+        weak = [0.03, 0.1, 0.05]
         self.pull = np.concatenate([weak, np.full(n, pull), np.full(n, 10 * pull)]) ** 2
         self._last: tuple[bytes, Any] = (b"", None)
 
