@@ -8,7 +8,7 @@ from typing import Any
 
 from allocgym.envs.core.errors import AllocgymError, unknown
 from allocgym.envs.core.scenario import Scenario, check_kind, within
-from allocgym.envs.data_mixing.schedules import SCHEDULES
+from allocgym.envs.data_mixing.schedules import FLAT, SCHEDULES
 from allocgym.simulators.data_mixing import ensemble
 
 OBJECTIVES = ("mean", "worst", "target", "preference")
@@ -81,14 +81,14 @@ class MixingScenario(Scenario):
                 f"fit: the file of a fit expected with family 'table' and only there, given "
                 f"{self.fit!r} with family {self.family!r}"
             )
-        if self.family == "table" and self.schedules != ("constant",):
+        if self.family == "table" and self.schedules != (FLAT,):
             raise AllocgymError(
-                f"schedules: ('constant',) expected with a fit, which knows no learning rates, given "
+                f"schedules: ({FLAT!r},) expected with a fit, which knows no learning rates, given "
                 f"{self.schedules}"
             )
         for schedule in self.schedules:
-            if schedule not in SCHEDULES:
-                raise unknown("schedule", schedule, SCHEDULES)
+            if schedule not in (*SCHEDULES, FLAT):
+                raise unknown("schedule", schedule, (*SCHEDULES, FLAT))
         if not self.schedules:
             raise AllocgymError("schedules: at least one expected, given ()")
         supply = self.domains[0] * self.small_share[0] * self.epoch_cap
@@ -102,7 +102,7 @@ class MixingScenario(Scenario):
         """See `Checked.altered`.
 
         With a fit, the domains are those of its table, the objective is the equal mean of its families,
-        the learning rate is constant, and no data is scarce.
+        the learning rate is flat, and no data is scarce.
         """
         if not changes.get("fit"):
             return changes
@@ -112,7 +112,7 @@ class MixingScenario(Scenario):
             "name": "table",
             "family": "table",
             "domains": (n, n),
-            "schedules": ("constant",),
+            "schedules": (FLAT,),
             "objective": "mean",
             "epsilon": None,
             "small": (0, 0),

@@ -44,22 +44,18 @@ def fit_table(
     count = len(table.runs)
     if count < 2 * FOLDS:
         raise AllocgymError(f"ratios: at least {2 * FOLDS} runs expected, given {count}")
-    order = int(table.switching.sum()) >= SWITCHING
-    foretold = out_of_fold(table, order, seed, progress)
-    chosen = choices(table)
+    foretold, order = out_of_fold(table, False, seed, progress), False
+    if int(table.switching.sum()) >= SWITCHING:
+        other = out_of_fold(table, True, seed)
+        order = _surely_better(table.values, other, foretold)
+        foretold = other if order else foretold
+    central, chosen = _fitted(table, order)
     rng = np.random.default_rng(seed)
-    samples = [rng.integers(0, count, count) for _ in range(members)]
-    central = fit_member(table, chosen, order)
     found = [central]
-    for k, rows in enumerate(samples):
+    for k in range(members):
+        rows = rng.integers(0, count, count)
         found.append(fit_member(table.take(rows), chosen, order, central))
         progress(FOLDS + k + 1, 0.0)
-    rates = np.quantile([m.forgetting for m in found[1:]], (0.025, 0.975))
-    if order and rates[0] <= 0 <= rates[1]:
-        # The runs cannot tell early from late: order is left out, here and in the judgement.
-        foretold = out_of_fold(table, False, seed)
-        central = fit_member(table, chosen, False)
-        found = [central, *(fit_member(table.take(r), chosen, False, central) for r in samples)]
     given = table.shares.max(1)
     return TableFit(
         domains=table.domains,
@@ -78,6 +74,13 @@ def fit_table(
     )
 
 
+def _surely_better(values: np.ndarray, one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether one prediction's errors are below another's by two standard errors, over runs."""
+    unit = np.maximum(values.std(0), 1e-9)
+    ahead = ((((other - values) / unit) ** 2) - ((one - values) / unit) ** 2).sum(1)
+    return bool(ahead.mean() > 2 * ahead.std(ddof=1) / np.sqrt(len(ahead)))
+
+
 def out_of_fold(
     table: Table,
     order: bool,
@@ -91,10 +94,20 @@ def out_of_fold(
     foretold = np.empty_like(table.values)
     for k, held in enumerate(additive.fold_of(len(table.runs), FOLDS, seed)):
         rest = table.take(np.flatnonzero(~held))
-        member = fit_member(rest, choices(rest), order)
+        member, _ = _fitted(rest, order)
         foretold[held] = member.predict(table.shares[held], table.lengths)
         progress(k + 1, 0.0)
     return foretold
+
+
+def _fitted(table: Table, order: bool) -> tuple[Member, tuple[Choice, ...]]:
+    """A fit and its regularisation, chosen at the rate of forgetting that the runs show."""
+    chosen = choices(table)
+    member = fit_member(table, chosen, order)
+    if not order:
+        return member, chosen
+    chosen = choices(table, member.forgetting)
+    return fit_member(table, chosen, order), chosen
 
 
 def fit_member(
@@ -131,7 +144,7 @@ def fit_member(
     return at(float(found.x))
 
 
-def choices(table: Table) -> tuple[Choice, ...]:
+def choices(table: Table, forgetting: float = 0.0) -> tuple[Choice, ...]:
     """How strongly to regularise, for each family."""
-    mixture = phase_weights(table.lengths, 0.0) @ table.shares
+    mixture = phase_weights(table.lengths, forgetting) @ table.shares
     return tuple(additive.choose(mixture, values) for values in table.values.T)
