@@ -8,11 +8,12 @@ share that any run gave to a domain, at a price on the distance to the prior (as
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
 
+from allocgym.envs.core.budget import capped_shares
 from allocgym.envs.core.errors import AllocgymError
 
 KL_WEIGHT = 0.05
@@ -26,13 +27,27 @@ LEAST = 1e-9
 
 
 class Fit(Protocol):
-    """What is needed of a fit; `simulators.data_mixing.ensemble.TableFit` is one."""
+    """What is needed of a fit; `simulators.data_mixing.ensemble.TableFit` is one and documents it."""
 
-    domains: tuple[str, ...]
-    families: tuple[str, ...]
-    prior: np.ndarray
-    tokens: np.ndarray | None
-    largest: np.ndarray
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Names."""
+        ...
+
+    @property
+    def prior(self) -> np.ndarray:
+        """Natural shares, ``(n,)``."""
+        ...
+
+    @property
+    def tokens(self) -> np.ndarray | None:
+        """Tokens there are of each domain, ``(n,)``."""
+        ...
+
+    @property
+    def largest(self) -> np.ndarray:
+        """Largest share that any run gave to each domain, ``(n,)``."""
+        ...
 
     def predict(self, shares: np.ndarray) -> np.ndarray:
         """Values ``(members, families)`` at the end of a schedule ``(phases, n)``."""
@@ -117,10 +132,10 @@ def recommend(fit: Fit, target: Target, phases: int = 1) -> Recommendation:
     # A phase may go as far as a run did, the whole run as far as its tokens last.
     highest = np.tile(np.minimum(fit.largest, 1.0 if phases > 1 else caps), (phases, 1))
     search = _Search(fit, target, lengths)
-    sums = LinearConstraint(np.kron(np.eye(phases), np.ones(n)), 1.0, 1.0)  # type: ignore[arg-type]
+    sums = LinearConstraint(np.kron(np.eye(phases), np.ones(n)), 1.0, 1.0)
     limits = [sums]
     if phases > 1 and (caps < 1).any():
-        limits.append(LinearConstraint(np.kron(lengths, np.eye(n)), 0.0, caps))  # type: ignore[arg-type]
+        limits.append(LinearConstraint(np.kron(lengths, np.eye(n)), 0.0, caps))
     best = None
     within = np.minimum(highest[0], caps)
     for start in (_into(fit.prior, within), _into(fit.largest / fit.largest.sum(), within)):
@@ -163,8 +178,6 @@ def _caps(fit: Fit, target: Target) -> np.ndarray:
 
 def _into(shares: np.ndarray, highest: np.ndarray) -> np.ndarray:
     """Shares that sum to 1 within ``highest``, in the ratios given wherever no cap binds."""
-    from allocgym.envs.core.budget import capped_shares
-
     low = np.zeros((len(shares), 1))
     return capped_shares(shares[:, None] + LEAST, low, highest[:, None])[:, 0]
 
@@ -225,10 +238,10 @@ class _Search:
 
 def as_dict(fit: Fit, found: Recommendation) -> Mapping[str, Any]:
     """Plain numbers by domain, for JSON."""
-    rows: Callable[[np.ndarray], dict[str, float]] = lambda row: {  # noqa: E731
-        d: round(float(s), 6) for d, s in zip(fit.domains, row, strict=True)
-    }
-    phases = [rows(row) for row in found.shares]
+    phases = [
+        {d: round(float(s), 6) for d, s in zip(fit.domains, row, strict=True)}
+        for row in found.shares
+    ]
     return {
         "mixture": phases[0] if len(phases) == 1 else phases,
         "gain": round(found.gain, 6),

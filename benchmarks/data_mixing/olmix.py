@@ -114,7 +114,8 @@ def cell(asked: dict[str, Any]) -> dict[str, Any]:
     folds = additive.fold_of(len(values), table_fit.FOLDS, 0)
     halves = [additive.fold_of(len(values), 2, seed)[0] for seed in range(HALVES)]
     out = {}
-    for name, fitters in {"law": [ours], **THEIRS}.items():
+    everybody: dict[str, list[Fitter]] = {"law": [ours], **THEIRS}
+    for name, fitters in everybody.items():
         found = [_judged(fitter, shares, values, folds, halves) for fitter in fitters]
         best = max(found, key=lambda one: float(one["R2"]))
         # Hindsight in their favour once more: the regret of whichever setting has the smaller one.

@@ -70,7 +70,8 @@ def from_folders(root: Path, facts: Facts) -> Table:
         raise AllocgymError(f"runs: {root} holds no finished run folder (decisions.parquet)")
     frames = {f.parent.name: pd.read_parquet(f) for f in files}
     domains: list[str] = []
-    shares, values = [], []
+    shares: list[np.ndarray] = []
+    values: list[np.ndarray] = []
     for name, frame in frames.items():
         found = [str(c).removeprefix("units ") for c in frame if str(c).startswith("units ")]
         domains = domains or found
