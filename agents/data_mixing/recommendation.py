@@ -25,6 +25,9 @@ LOWER = 1.645
 LEAST = 1e-9
 """Shares stay above this inside the search, where the distance needs their logarithm."""
 
+TRACE = 1e-6
+"""Shares below this are the search's rounding error, and are left out."""
+
 
 class Fit(Protocol):
     """What is needed of a fit; `simulators.data_mixing.ensemble.TableFit` is one and documents it."""
@@ -152,8 +155,9 @@ def recommend(fit: Fit, target: Target, phases: int = 1) -> Recommendation:
             best = found
     assert best is not None
     shares = np.clip(best.x.reshape(phases, n), 0.0, highest)
-    shares[shares < 1e-6] = 0.0
     shares = np.stack([_into(row / row.sum(), highest[0]) for row in shares])
+    shares[shares < TRACE] = 0.0
+    shares /= shares.sum(1, keepdims=True)
     return search.told(shares, np.minimum(caps, fit.largest))
 
 
