@@ -70,7 +70,11 @@ ENTRIES = (
             "rllib-appo": ("data_mixing.training:by_rllib", 80),
         },
         kinds={"index": "data_mixing.index:IndexMixer"},
-        tools={"calibrate": "benchmarks.data_mixing.calibrate:calibrate"},
+        tools={
+            "calibrate": "benchmarks.data_mixing.calibrate:calibrate",
+            "fit": "benchmarks.data_mixing.own_runs:fit",
+            "recommend": "benchmarks.data_mixing.own_runs:recommend",
+        },
     ),
     _entry(
         "rollout_budget",

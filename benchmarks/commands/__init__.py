@@ -16,6 +16,7 @@ app.command("list")(inspection.list_)
 app.command()(inspection.data)
 app.command()(training.train)
 app.command()(training.calibrate)
+app.command()(training.recommend)
 app.command()(training.trace)
 app.command()(comparison.evaluate)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(

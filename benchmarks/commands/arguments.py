@@ -56,6 +56,25 @@ def names(text: str) -> list[str]:
     return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
+def weighted(text: str) -> dict[str, float] | None:
+    """Read ``name=number,name=number``; None where nothing is given.
+
+    Raises:
+        AllocgymError: a part that is not of that form, or a name given twice.
+    """
+    out: dict[str, float] = {}
+    for part in names(text):
+        name, sep, value = (piece.strip() for piece in part.rpartition("="))
+        try:
+            number = float(value)
+        except ValueError:
+            number = None
+        if not sep or not name or number is None or name in out:
+            raise AllocgymError(f"weights: name=number, each name once, expected, given {part!r}")
+        out[name] = number
+    return out or None
+
+
 def folder(path: Path, option: str) -> Path:
     """Make a folder that results will be written to, before the work is done.
 

@@ -16,6 +16,7 @@ from allocgym.benchmarks.commands.arguments import (
     folder,
     progress,
     settings,
+    weighted,
 )
 from allocgym.envs.core import registry
 from allocgym.envs.core.errors import AllocgymError, unknown
@@ -74,9 +75,60 @@ def calibrate(
     ),
     processes: Annotated[int, typer.Option(min=1)] = 2,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds per pilot.")] = 2,
+    ratios: Annotated[
+        Path | None, typer.Option(help="Your runs: CSV, a mixture a row (with --metrics).")
+    ] = None,
+    metrics: Annotated[
+        Path | None, typer.Option(help="Your runs: CSV, what was measured of each.")
+    ] = None,
+    tokens: Annotated[
+        Path | None, typer.Option(help="Your data: JSON of token counts, natural shares, families.")
+    ] = None,
+    phases: Annotated[bool, typer.Option(help="Columns of --ratios are domain@phase.")] = False,
+    runs: Annotated[
+        Path | None, typer.Option(help="A folder of run folders, instead of the two tables.")
+    ] = None,
+    each_metric: Annotated[
+        bool, typer.Option(help="Held-out errors of every metric, not of families alone.")
+    ] = False,
 ) -> None:
-    """Record pilot runs of the real back end and fit the simulator's law to them."""
-    _tool(problem, "calibrate")(folder(out, "--out"), processes, seeds)
+    """Fit the simulator's law to your runs, or record pilots of the real back end and fit it to those."""
+    if ratios is None and metrics is None and runs is None:
+        if tokens is not None or phases or each_metric:
+            raise AllocgymError("tokens, phases, each-metric: only with --ratios or --runs")
+        _tool(problem, "calibrate")(folder(out, "--out"), processes, seeds)
+        return
+    _tool(problem, "fit")(
+        folder(out, "--out"),
+        ratios=ratios,
+        metrics=metrics,
+        tokens=tokens,
+        phases=phases,
+        runs=runs,
+        each_metric=each_metric,
+    )
+
+
+def recommend(
+    fit: Annotated[Path, typer.Argument(help="A fit that `allocgym calibrate --ratios` wrote.")],
+    weights: Annotated[
+        str, typer.Option(help="Of families, such as code=2,math=1 (default: equal).")
+    ] = "",
+    run_tokens: Annotated[
+        float | None, typer.Option(help="Tokens of the run to come (default: data not limited).")
+    ] = None,
+    epochs: Annotated[float, typer.Option(help="Times that data may be repeated.")] = 4.0,
+    kl: Annotated[float, typer.Option(help="Price of a nat of distance to the prior.")] = 0.05,
+    pessimism: Annotated[
+        float, typer.Option(help="Standard deviations of the fits that the gain is lowered by.")
+    ] = 1.645,
+    out: Annotated[Path | None, typer.Option(help="JSON or CSV file to write.")] = None,
+    anyway: Annotated[bool, typer.Option(help="Answer where the fit cannot rank.")] = False,
+    problem: Annotated[str, typer.Option(help="Problem that the fit is of.")] = "data-mixing",
+) -> None:
+    """Recommend a mixture by a law fitted to your runs, within its data, at its surest."""
+    wanted = {"kl_weight": kl, "run_tokens": run_tokens, "epochs": epochs, "pessimism": pessimism}
+    _tool(problem, "recommend")(fit, weighted(weights), out, anyway, **wanted)
 
 
 def trace(

@@ -15,6 +15,9 @@ SUITES = {
     "fidelity": Suite(
         f"{_HOME}.fidelity:suite", "published figures, RegMix, held-out real runs (about 2 min)"
     ),
+    "tables": Suite(
+        f"{_HOME}.olmix:suite", "a law fitted to tables of runs, on public ones (under 1 min)"
+    ),
     "speed": Suite(f"{_HOME}.speed:suite", "steps per second, one core (about 2 min)"),
     "recipes": Suite(
         f"{_HOME}.recipes:suite", "how to train for real runs (about 20 min on two cores)", 4, 2

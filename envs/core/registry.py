@@ -64,7 +64,7 @@ class Entry:
         trainers: trainer and its default number of iterations, by name; the first is the default.
         suites: mapping of `Suite` by name.
         kinds: classes that read further kinds of agent file (``Class.from_file``), by kind.
-        tools: further commands (``"calibrate"``, ``"trace"``) by name.
+        tools: further commands (``"calibrate"``, ``"fit"``, ``"recommend"``, ``"trace"``) by name.
     """
 
     id: str

@@ -39,8 +39,10 @@ class DataMixingEnv(AllocationEnv):
     ## Arguments
     - `scenario`: `"scratch"`, `"continual-pretraining"` (default), `"low-resource"`, `"skills"`,
       `"static-control"` (in simulation only); fields of the scenario can be overridden by keyword.
+    - `fit`: file of a law fitted to a table of runs (in simulation only); replaces the scenario by
+      that table's domains.
     - `backend`: `"simpy"` (default), `"twin"` or `"real"`.
-    - `n_max`: rows for domains, 2 to 32 (default 8, or as many as the scenario has); `kappa`.
+    - `n_max`: rows for domains, 2 to 128 (default 8, or as many as the scenario has); `kappa`.
 
     ## References
     Shukor et al. 2025 (arXiv 2507.09404); Muennighoff et al. 2023; RegMix (Liu et al. 2024);

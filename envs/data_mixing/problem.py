@@ -51,7 +51,7 @@ class DataMixing(ShareProblem[MixingOutcome, MixingMemory]):
     """Divide each period's training tokens over data domains.
 
     Args:
-        n_max: rows in observation and action, >= the domains of every instance (2 to 32).
+        n_max: rows in observation and action, >= the domains of every instance (2 to 128).
         kappa: reach of the action; ``share_j ~ prior_j exp(kappa a_j)``.
     """
 
@@ -61,8 +61,8 @@ class DataMixing(ShareProblem[MixingOutcome, MixingMemory]):
     features = ROW_FEATURES + CONTEXT_FEATURES
 
     def __init__(self, n_max: int = 8, kappa: float = budget.KAPPA) -> None:
-        if not 2 <= n_max <= 32:
-            raise AllocgymError(f"n_max: 2 to 32 expected, given {n_max}")
+        if not 2 <= n_max <= 128:
+            raise AllocgymError(f"n_max: 2 to 128 expected, given {n_max}")
         super().__init__(n_max, kappa)
         f, c = len(ROW_FEATURES), len(CONTEXT_FEATURES)
         self.observation_space = spaces.Dict(

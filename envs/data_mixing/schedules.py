@@ -9,6 +9,8 @@ import numpy as np
 from allocgym.envs.core.errors import unknown
 
 SCHEDULES = ("constant", "cosine", "wsd")
+FLAT = "flat"
+"""The peak rate at every step, without a warm-up: all tokens of a run count alike."""
 FINAL_RATE = 0.1
 """Rate at the end of ``cosine`` and ``wsd``, as a fraction of the peak."""
 
@@ -19,18 +21,21 @@ def step_rates(schedule: str, steps: int, warmup: float = 0.05) -> np.ndarray:
 
     Args:
         schedule: ``"constant"``, ``"cosine"`` or ``"wsd"`` (linear decay over the last fifth), each
-            after a linear warm-up.
+            after a linear warm-up; or ``"flat"``.
         steps: number of optimiser steps.
         warmup: fraction of the run spent warming up.
 
     Returns:
         ``(steps,)`` float64 in (0, 1], read-only.
     """
-    if schedule not in SCHEDULES:
-        raise unknown("schedule", schedule, SCHEDULES)
+    if schedule not in (*SCHEDULES, FLAT):
+        raise unknown("schedule", schedule, (*SCHEDULES, FLAT))
     x = (np.arange(steps) + 0.5) / steps
     after = np.clip((x - warmup) / (1 - warmup), 0, 1)
+    if schedule == FLAT:
+        warmup = 0.0
     shape = {
+        FLAT: np.ones(steps),
         "constant": np.ones(steps),
         "cosine": FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + np.cos(np.pi * after)),
         "wsd": 1 - (1 - FINAL_RATE) * np.clip((after - 0.8) / 0.2, 0, 1),

@@ -36,6 +36,13 @@ CATALOGUE = (
         "data-mixing: fits and fidelity",
     ),
     Dataset(
+        "mixing/olmix",
+        "127 mixtures of 24 topics and 512 of 64 domains, 110 metrics in bits per byte, 30M parameters",
+        "github.com/allenai/olmix @ 7f7ac1c",
+        "Apache-2.0",
+        "data-mixing: suite tables",
+    ),
+    Dataset(
         "mixing/doremi",
         "Pile domain weights",
         "github.com/sangmichaelxie/doremi @ 7cde52d",

@@ -16,7 +16,7 @@ from allocgym.envs.data_mixing.problem import DataMixing
 from allocgym.envs.data_mixing.records import MixingOutcome
 from allocgym.envs.data_mixing.schedules import period_rates
 from allocgym.simulators.core.simulator import Simulator
-from allocgym.simulators.data_mixing import costs, law
+from allocgym.simulators.data_mixing import costs, ensemble, law
 from allocgym.simulators.data_mixing.law import Law, State
 from allocgym.simulators.data_mixing.sampling import MixingState, sample
 from allocgym.simulators.data_mixing.scenario import SCENARIOS, MixingScenario
@@ -91,7 +91,7 @@ class MixingSimulator(Simulator[MixingOutcome, Shares, MixingState]):
             problem=problem.id,
             scenario=scenario.name,
             backend=engine,
-            claimants=tuple(f"domain-{i}" for i in range(problem.n_max)),
+            claimants=_names(scenario, problem.n_max),
             n_max=problem.n_max,
             unit=f"sequence of {self.cost.tokens_per_unit:g} tokens",
             horizon=horizon,
@@ -197,3 +197,9 @@ class MixingSimulator(Simulator[MixingOutcome, Shares, MixingState]):
         """
         state = self.state
         return Dynamics(state.law.map(convert), convert(state.instance.effort), convert(self.rates))
+
+
+def _names(scenario: MixingScenario, n_max: int) -> tuple[str, ...]:
+    """Of the rows: those of a fitted table's domains, where there is one."""
+    known = ensemble.read(scenario.fit).domains if scenario.fit else ()
+    return known + tuple(f"domain-{i}" for i in range(len(known), n_max))

@@ -1,4 +1,4 @@
-"""Where the parameters of a learning law come from: three families, each from committed fits."""
+"""Where the parameters of a learning law come from: committed fits, or a fit of your own runs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from allocgym.envs.core.kernels import kernel
+from allocgym.simulators.data_mixing import ensemble
 from allocgym.simulators.data_mixing.law import Law, known
 
 if TYPE_CHECKING:
@@ -204,8 +205,82 @@ def skills(scenario: MixingScenario, draw: Draw, present: np.ndarray, last: np.n
     return law
 
 
+def table(scenario: MixingScenario, draw: Draw, present: np.ndarray, last: np.ndarray) -> Law:
+    """A table's fitted law: each episode follows one member of the ensemble.
+
+    The fitted law holds at the end of a run. Memory is rescaled so that an episode is such a run: a
+    static mixture ends where the fit says, and so does any other with the same exposure. A domain's row
+    shows the family that `TableFit.shows` names. There is no learning rate in it, no shock and no fast
+    part: a table of end points cannot tell them.
+    """
+    fit = ensemble.read(scenario.fit)
+    n, batch = present.shape
+    count, shown = len(fit.domains), fit.shows()
+    # Fits to resampled runs, where there are any: the one to all runs is none of the draws.
+    members = fit.members[1:] or fit.members
+    pick = np.minimum((draw.one("member", 0, 1) * len(members)).astype(int), len(members) - 1)
+
+    def drawn(name: str, padding: float) -> np.ndarray:
+        """A field of the laws as ``(n, n, batch)``: row i is the law of the family that i shows."""
+        whole = np.full((len(members), n, n), padding)
+        for k, member in enumerate(members):
+            rows = [np.broadcast_to(getattr(law, name), count) for law in member.laws]
+            whole[k, :count, :count] = np.stack(rows)[shown]
+        return np.moveaxis(whole[pick], 0, 2)
+
+    low, high = scenario.steps
+    run = np.exp(draw.one("steps", np.log(low), np.log(high))) / 100
+    rate = np.array([member.forgetting for member in members])[pick]
+    steady = np.where(np.abs(rate) < 1e-6, 1.0, -np.expm1(-rate) / np.where(rate == 0, 1.0, rate))
+    unit = run * steady
+    exponent = drawn("exponent", 1.0)
+    floors = np.array([[law.floor for law in member.laws] for member in members])[:, shown]
+    floor = np.ones((n, batch))
+    floor[:count] = floors[pick].T
+    zero = np.zeros((n, batch))
+    # A padded row knows one thing of itself: its loss is finite.
+    log_gain = drawn("log_gain", -60.0)
+    log_gain[np.arange(count, n), np.arange(count, n)] = 0.0
+    return Law(
+        floor=floor,
+        log_gain=log_gain - exponent * np.log(unit),
+        exponent=exponent,
+        offset=drawn("offset", 1.0) * unit,
+        forget=zero + rate / run,
+        neglect=zero,
+        rate=zero,
+        rewarm=zero,
+        recency=zero,
+        unique=zero + 1e9,
+        needs=np.zeros((n, n, batch)),
+        threshold=zero,
+        softness=zero + 1,
+        start=zero,
+        recent=present / present.sum(0),
+        rate_start=np.ones(batch),
+        present=present.astype(float),
+        forgets=fit.order_matters,
+    )
+
+
+def table_facts(scenario: MixingScenario, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Prior and weights of a table's domains, ``(n, batch)`` each.
+
+    The weights of the rows that show a family share that family's weight, which is equal for all.
+    """
+    fit = ensemble.read(scenario.fit)
+    shown = fit.shows()
+    rows = np.bincount(shown, minlength=len(fit.families))
+    weight = 1 / (rows * len(fit.families))
+    out = np.zeros((2, *present.shape))
+    out[0, : len(fit.prior)] = fit.prior[:, None]
+    out[1, : len(fit.prior)] = weight[shown][:, None]
+    return out[0], out[1]
+
+
 FAMILIES: dict[str, Callable[[MixingScenario, Draw, np.ndarray, np.ndarray], Law]] = {
     "regmix": regmix,
     "continual": continual,
     "skills": skills,
+    "table": table,
 }

@@ -64,7 +64,8 @@ class Law(Columns):
         log_gain: ``(n, n, batch)`` log C, [i, j] how much memory of j lowers the loss of i; None in
             the short form.
         gain, cross: ``(n, batch)`` C_i and cross_i of the short form, or None.
-        offset: m0, memory every domain starts from: ``(batch,)``, or ``(n, batch)`` in the short form.
+        offset: m0, memory every domain starts from: ``(batch,)`` or ``(n, n, batch)`` like the gains, or
+            ``(n, batch)`` in the short form.
         forget: ``(n, batch)`` lambda, per hundred full-rate steps.
         neglect: ``(n, batch)`` mu, extra forgetting of a domain that gets no data.
         rate: ``(n, batch)`` zeta, loss per unit of learning rate.

@@ -83,7 +83,7 @@ def sample(scenario: MixingScenario, seeds: np.ndarray, n: int, cost: CostModel)
     period_budget = max(round(scenario.budget * scenario.budget_fraction), n)
     episode = float(scenario.horizon * period_budget)
     law = families.FAMILIES[scenario.family](scenario, draw, present, last)
-    law.forgets = scenario.forgetting
+    law.forgets = law.forgets and scenario.forgetting
 
     small = present & (rows < draw.whole("small", *scenario.small))
     law.repeats = scenario.small[1] > 0
@@ -106,6 +106,8 @@ def sample(scenario: MixingScenario, seeds: np.ndarray, n: int, cost: CostModel)
         weight /= total(weight)
     else:
         weight = equal
+    if scenario.family == "table":
+        natural, weight = families.table_facts(scenario, present)
     sd = draw.one("noise", *scenario.noise)
     low, high = scenario.steps
     steps = np.exp(draw.one("steps", np.log(low), np.log(high)))

@@ -190,3 +190,35 @@ def test_split_units_conserves_and_stays_within_whole_bounds(case):
 def test_split_units_without_bounds_is_plain_rounding(x, amount):
     amounts = np.full(x.shape[1], amount)
     np.testing.assert_array_equal(split_units(x, amounts), largest_remainder(x * amount, amounts))
+
+
+def _by_hand(amounts, whole):
+    """Hamilton's method, one column at a time."""
+    out = np.floor(amounts + 1e-9).astype(np.int64)
+    rest = ((amounts - out) * 2**26).astype(np.int32)
+    for i in range(amounts.shape[1]):
+        order = np.lexsort((np.arange(len(amounts)), -rest[:, i]))
+        out[order[: whole[i] - out[:, i].sum()], i] += 1
+    return out
+
+
+@pytest.mark.parametrize("n", [2, 31, 32, 33, 64, 128])
+def test_any_number_of_claimants_is_rounded_as_by_hand(n):
+    rng = np.random.default_rng(n)
+    whole = rng.integers(n, 40 * n, 50)
+    split = rng.dirichlet(np.full(n, 0.3), 50).T
+    split[:, :10] = 1 / n  # ties
+    amounts = split * whole
+    units = largest_remainder(amounts, whole)
+    np.testing.assert_array_equal(units, _by_hand(amounts, whole))
+    np.testing.assert_array_equal(units.sum(0), whole)
+
+
+def test_rows_without_a_share_change_nothing():
+    rng = np.random.default_rng(0)
+    whole = np.full(50, 997)
+    amounts = rng.dirichlet(np.ones(32), 50).T * whole
+    padded = np.concatenate([amounts, np.zeros((96, 50))])
+    np.testing.assert_array_equal(
+        largest_remainder(padded, whole)[:32], largest_remainder(amounts, whole)
+    )
