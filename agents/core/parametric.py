@@ -76,7 +76,7 @@ class Parametric(Agent[Any, Any]):
             return agent.price()
 
         weights, information = tune(
-            price,
+            training.checkpoint.replayed(price),
             batch,
             cls.start,
             cls.spread,

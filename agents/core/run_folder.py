@@ -27,7 +27,17 @@ from allocgym.envs.core.errors import AllocgymError, CorruptFileError, WriteErro
 from allocgym.envs.core.journal import Journal, atomic, dumps, plain, write_json
 from allocgym.envs.core.ownership import Owner
 
-PACKAGES = ("allocgym", "gymnasium", "numpy", "simpy", "torch", "stable-baselines3", "ray")
+PACKAGES = (
+    "allocgym",
+    "gymnasium",
+    "numpy",
+    "simpy",
+    "torch",
+    "stable-baselines3",
+    "sb3-contrib",
+    "cma",
+    "ray",
+)
 AGENTS = ("agent", "fallback", "shadow")
 IDENTITY = ("problem", "scenario", "backend", "overrides", "seed", *AGENTS)
 

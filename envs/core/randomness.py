@@ -22,7 +22,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from allocgym.envs.core.kernels import kernel
+from allocgym.envs.core.kernels import cached, kernel
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _M1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -42,12 +42,12 @@ def _bits(state: np.uint64, index: int) -> np.uint64:
     return _mix(state + (np.uint64(index) + np.uint64(1)) * _GOLDEN)
 
 
-@numba.vectorize(["uint64(uint64)"], cache=True)
+@cached(numba.vectorize, ["uint64(uint64)"])
 def _mixed(x: np.uint64) -> np.uint64:
     return _mix(x)
 
 
-@numba.vectorize(["float64(uint64, int64)"], cache=True)
+@cached(numba.vectorize, ["float64(uint64, int64)"])
 def _uniform(state: np.uint64, index: int) -> float:
     return (np.float64(_bits(state, index) >> np.uint64(11)) + 0.5) * 2.0**-53
 
@@ -57,7 +57,7 @@ def _box_muller(dtype: type) -> Any:
     unit, half, turn, two = dtype(2.0**-32), dtype(2.0**-33), dtype(2 * np.pi), dtype(2)
     name = np.dtype(dtype).name
 
-    @numba.guvectorize([f"void(uint64, int64, {name}[:], {name}[:])"], "(),()->(),()", cache=True)
+    @cached(numba.guvectorize, [f"void(uint64, int64, {name}[:], {name}[:])"], "(),()->(),()")
     def pair(state: np.uint64, index: int, first: np.ndarray, second: np.ndarray) -> None:
         bits = _bits(state, index)
         low, high = dtype(bits & np.uint64(0xFFFFFFFF)), dtype(bits >> np.uint64(32))
