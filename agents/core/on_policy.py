@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from allocgym.agents.core.checkpoint import Checkpoint
@@ -36,6 +37,8 @@ def learn(
         checkpoint: where it goes on from, and keeps where it stands.
     """
     kept = checkpoint or Checkpoint()
+    # Its own logger would make a folder for temporary files, and leave it there.
+    model.set_logger(Logger(None, []))
     if kept.state is not None:
         _restore(model, kept.state)
     left = steps - model.num_timesteps
