@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import shutil
 import time
 import warnings
@@ -23,6 +22,7 @@ from allocgym.agents.core.agent_state import freeze_value, thaw_value
 from allocgym.envs.core.errors import AllocgymError, CorruptFileError
 from allocgym.envs.core.journal import atomic, dumps, plain
 from allocgym.envs.core.ownership import Owner
+from allocgym.envs.core.untrusted import loads
 
 EVERY = 1.0
 """Seconds between two checkpoints, at least."""
@@ -160,7 +160,7 @@ class Checkpoint:
             digest, _, text = path.read_bytes().partition(b"\n")
             if digest != hashlib.sha256(text).hexdigest().encode():
                 raise ValueError("its checksum does not match")
-            held = json.loads(text)
+            held = loads(text)
             identity = held["identity"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             warnings.warn(f"{path}: damaged ({error}); training begins anew", stacklevel=3)

@@ -20,6 +20,7 @@ from allocgym.agents.core.run_folder import digest, fingerprint, versions
 from allocgym.benchmarks.core import engines
 from allocgym.benchmarks.core.options import Options
 from allocgym.envs.core.journal import dumps, write_json
+from allocgym.envs.core.untrusted import loads
 
 console = Console(width=None if sys.stdout.isatty() else 160)
 
@@ -132,7 +133,7 @@ def _key(work: Callable[..., Any], cell: dict[str, Any]) -> dict[str, Any]:
     name = f"{work.__module__}:{work.__qualname__}"
     files = {text: digest(Path(text)) for text in sorted(set(_texts(cell))) if _is_file(text)}
     made = {"version": allocgym.__version__, "work": name, "cell": cell, "files": files}
-    key: dict[str, Any] = json.loads(dumps(made))
+    key: dict[str, Any] = loads(dumps(made))
     return key
 
 
@@ -156,7 +157,7 @@ def _is_file(text: str) -> bool:
 def _kept(file: Path, key: dict[str, Any]) -> dict[str, Any] | None:
     """Read a cell back; None where it has not been run, or the file is not what its name says."""
     try:
-        held = json.loads(file.read_text())
+        held = loads(file.read_text())
         return dict(held["result"]) if held["key"] == key else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

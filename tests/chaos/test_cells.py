@@ -40,9 +40,7 @@ here.suite.run_cells(cells, here.slow, Path(sys.argv[1]), 2)
 def test_killed_suites_leave_no_worker(tmp_path, count):
     # Every worker holds the other end of this pipe: it closes when the last of them has gone.
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(tmp_path)],
-        stdout=subprocess.PIPE,
-        text=True,
+        [sys.executable, "-c", SCRIPT, str(tmp_path)], stdout=subprocess.PIPE, text=True
     )
     seen = [process.stdout.readline().strip() for _ in range(3)]
     assert sorted(seen) == ["one", "wait", "wait"]
