@@ -143,7 +143,7 @@ class Journal:
     def _open(self, writing: bool) -> None:
         self._file: IO[bytes] | None = None
         self._ends = array.array("Q", [0])
-        self._sums = array.array("L", [0])
+        self._sums = array.array("I", [0])
         self.old = 0
         try:
             if writing:
