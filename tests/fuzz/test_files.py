@@ -1,5 +1,6 @@
 """Files from strangers, and our own after an accident: read, or refused in a sentence."""
 
+import gzip
 import hashlib
 import json
 import warnings
@@ -27,6 +28,7 @@ from allocgym.envs.packing.buffer import Buffers, from_csv, to_csv
 from allocgym.simulators.activation_plan.profile import gpt_step
 from allocgym.simulators.memory_mapping.program import bundled, recorded
 from allocgym.simulators.memory_mapping.scenario import TRAIN
+from allocgym.simulators.prb_slicing import traffic
 
 AGENTS = sorted((Path(allocgym.__file__).parent / "agents").rglob("pretrained/*.zip"))
 
@@ -204,6 +206,25 @@ def test_profiles(harmless, text):
         return
     made = reads(harmless, profile_from_json, data, 8)
     assert made is None or finite(made)
+
+
+CAPTURE = "No.,Time,Source,Length\n" + "".join(
+    f"{i},{i / 7},172.30.1.{250 - i % 2},{90 + i}\n" for i in range(6)
+)
+
+
+@many
+@given(data=st.data())
+def test_packet_traces(folder, harmless, data):
+    packed = data.draw(st.booleans())
+    file = folder / f"trace.csv{'.gz' if packed else ''}"
+    good = CAPTURE.encode()
+    text = data.draw(damaged(gzip.compress(good, mtime=0) if packed else good))
+    file.write_bytes(text)
+    made = reads(harmless, traffic.parse, file, "mine")
+    if made is not None:
+        assert finite(made.times) and finite(made.duration) and made.duration >= 0
+        assert (made.sizes >= traffic.SMALLEST).all() and (np.diff(made.times) >= 0).all()
 
 
 TEXTS = [{"text": f"document {i}: some words"} for i in range(6)]
