@@ -15,7 +15,7 @@ SEEDS := $(if $(DEMO_FULL),10,3)
 # Where the demo's runs go: local processes, or `ray`: a cluster of four nodes on this machine.
 ENGINE ?= local
 
-.PHONY: install install-ray demo test test-newest test-chaos test-live test-ray lint types clean
+.PHONY: install install-ray demo test test-newest test-chaos fuzz test-many test-live test-ray lint types clean
 
 install: $(STAMP)
 
@@ -45,6 +45,14 @@ test-newest: install
 # Runs killed, torn, robbed and overfilled on purpose; counts by kind at the end.
 test-chaos: install
 	$(BIN)/python -m pytest -m chaos
+
+# Ten thousand hostile inputs of each kind, within a gigabyte and five seconds each (about an hour).
+fuzz: install
+	ALLOCGYM_FUZZ=10000 $(BIN)/python -m pytest -m fuzz --timeout 0
+
+# A thousand controllers of a thousand periods, and one of a hundred thousand: memory and seconds.
+test-many: install
+	ulimit -n 4096 && $(BIN)/python -m allocgym.benchmarks.core.many
 
 # The radio data plane in this kernel: real packets against the clock, so not beside other work.
 test-live: install

@@ -17,11 +17,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
 from allocgym.envs.core.contracts import Problem
 from allocgym.envs.core.errors import AllocgymError, CorruptFileError, missing_extra
 from allocgym.envs.core.journal import atomic
+from allocgym.envs.core.untrusted import loads
 
 N = TypeVar("N")
 
@@ -146,7 +145,7 @@ def _members(path: Path) -> tuple[Any, bytes | None]:
                 f"{path}: not an agent file (holds {', '.join(sorted(names)) or 'nothing'}; "
                 f"agent.json and weights.safetensors expected)"
             )
-        description = json.loads(_member(path, archive, "agent.json", DESCRIPTION))
+        description = loads(_member(path, archive, "agent.json", DESCRIPTION))
         raw = None
         if "weights.safetensors" in names:
             raw = _member(path, archive, "weights.safetensors", LARGEST)
@@ -194,7 +193,7 @@ def _check_header(raw: bytes) -> None:
     length = int.from_bytes(raw[:8], "little")
     if len(raw) < 8 or length > min(len(raw) - 8, DESCRIPTION):
         raise ValueError("the header is longer than the file, or than it may be")
-    header = json.loads(raw[8 : 8 + length])
+    header = loads(raw[8 : 8 + length])
     if not isinstance(header, dict):
         raise ValueError("the header is no dictionary")
     end = 0
@@ -208,30 +207,6 @@ def _check_header(raw: bytes) -> None:
         end = stop
     if end != len(raw) - 8 - length:
         raise ValueError("the header does not account for all bytes")
-
-
-def numbers(name: str, given: Any, count: int) -> np.ndarray:
-    """Read the parameters that a file or a caller gives an agent: so many finite numbers.
-
-    Args:
-        name: of the argument, for the error.
-        given: a sequence of numbers.
-        count: how many.
-
-    Returns:
-        ``(count,)`` float64.
-
-    Raises:
-        AllocgymError: anything else.
-    """
-    try:
-        found = np.asarray(given, float)
-    except (TypeError, ValueError):
-        found = np.full(0, np.nan)
-    if found.shape != (count,) or not np.isfinite(found).all():
-        shown = f"{len(given)}" if isinstance(given, (list, tuple)) else repr(given)[:40]
-        raise AllocgymError(f"{name}: {count} numbers expected, all finite, given {shown}")
-    return found
 
 
 def load_policy(path: Path, problem: Problem) -> tuple[Any, dict[str, Any]]:

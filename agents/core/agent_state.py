@@ -1,6 +1,6 @@
 """What an agent knows, as JSON: so that a long run is taken up without telling it everything again.
 
-Only data is written and read: numbers, texts, arrays, records, numpy's generators, containers of
+Only data is written and read: numbers, texts, arrays, tensors, records, numpy's generators, containers of
 these, and objects that the agent made of them. An agent that holds anything else (see
 `Agent.settled` for what may be left out) has no such state and is told its whole journal again.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import importlib
 import sys
 from typing import Any
 
@@ -80,6 +81,8 @@ def _frozen(value: Any, seen: set[int]) -> Any:
         return {"scalar": _array(np.asarray(value))}
     if isinstance(value, np.ndarray):
         return {"array": _array(value)}
+    if type(value).__module__ == "torch" and hasattr(value, "numpy"):
+        return {"tensor": _array(value.detach().cpu().numpy())}
     if isinstance(value, Record):
         fields = {f.name: _frozen(getattr(value, f.name), seen) for f in dataclasses.fields(value)}
         return {"record": _name(type(value)), "fields": fields}
@@ -150,6 +153,8 @@ def _thawed(data: Any) -> Any:
         return _unpacked(held)[()]
     if kind == "array":
         return _unpacked(held)
+    if kind == "tensor":
+        return importlib.import_module("torch").from_numpy(_unpacked(held))
     if kind == "record":
         fields = {name: _thawed(value) for name, value in data["fields"].items()}
         return _records()[held](**fields)

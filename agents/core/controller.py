@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +28,7 @@ from allocgym.agents.core.history import History, Keyed
 from allocgym.envs.core.contracts import Outcome, Spec
 from allocgym.envs.core.errors import AllocgymError, OutOfBudgetError
 from allocgym.envs.core.journal import Journal, dumps, write_json
+from allocgym.envs.core.untrusted import loads
 
 __all__ = ["SNAPSHOT", "Controller", "Keyed"]
 
@@ -292,10 +292,10 @@ class Controller:
     def _load_snapshot(self) -> int:
         """Take up a snapshot, if there is one to trust; return the line to go on from."""
         try:
-            kept = json.loads(self._snapshot_path.read_text())
+            kept = loads(self._snapshot_path.read_text())
             if kept["checksum"] != _checksum(kept["data"]):
                 return 0
-            data = json.loads(kept["data"])
+            data = loads(kept["data"])
             lines = data["stand"]["lines"]
             if lines > len(self.journal) or data["stand"] != self._stand(lines):
                 return 0

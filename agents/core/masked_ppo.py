@@ -12,7 +12,9 @@ from sb3_contrib import MaskablePPO
 from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 
 from allocgym.agents.core import segment_policy as segments
-from allocgym.agents.core.sb3 import SB3VecEnv, _Report
+from allocgym.agents.core.checkpoint import Checkpoint
+from allocgym.agents.core.on_policy import learn
+from allocgym.agents.core.sb3 import SB3VecEnv
 from allocgym.agents.core.training import Trained, Training
 from allocgym.envs.core.environment import AllocationVectorEnv
 
@@ -80,7 +82,13 @@ def trained(training: Training, **defaults: Any) -> Trained:
     """Train on 64 environments for ``training.iterations`` steps; ``defaults`` as of `Training.build`."""
     backend = training.build(64, **defaults)
     env = AllocationVectorEnv(backend=backend)
-    policy, information = train(env, training.iterations, training.seed, progress=training.progress)
+    policy, information = train(
+        env,
+        training.iterations,
+        training.seed,
+        progress=training.progress,
+        checkpoint=training.checkpoint,
+    )
     return Trained(policy, backend.problem, information)
 
 
@@ -93,6 +101,7 @@ def train(
     rate: float = 1e-3,
     entropy: float = 0.01,
     progress: Callable[[int, float], None] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[segments.SegmentPolicy, dict[str, Any]]:
     """Train a segment policy by masked PPO.
 
@@ -105,11 +114,13 @@ def train(
         rate: first learning rate; it falls to a hundredth.
         entropy: weight of the entropy bonus.
         progress: called with (steps so far, mean return).
+        checkpoint: where it goes on from, and keeps where it stands; see `on_policy`.
 
     Returns:
         The policy, and what should be recorded of the training.
     """
-    begun = time.perf_counter()
+    checkpoint = checkpoint or Checkpoint()
+    begun = time.perf_counter() - checkpoint.seconds
     problem: Any = env.problem
     model = MaskablePPO(
         SegmentActorCritic,
@@ -125,7 +136,7 @@ def train(
         device="cpu",
         policy_kwargs={"current": problem.marker, "hidden": hidden},
     )
-    model.learn(steps, callback=_Report(progress) if progress else None)
+    learn(model, steps, progress, checkpoint)
     made: Any = model.policy
     policy: segments.SegmentPolicy = made.segments
     returns = [float(e["r"]) for e in model.ep_info_buffer or []]

@@ -8,11 +8,11 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from allocgym.agents.core import agent_file
 from allocgym.agents.core.agent import Agent, rollout
 from allocgym.agents.core.evolution import tune
 from allocgym.agents.core.training import Trained, Training
 from allocgym.envs.core.contracts import Problem
+from allocgym.envs.core.untrusted import numbers
 
 
 class Parametric(Agent[Any, Any]):
@@ -42,7 +42,7 @@ class Parametric(Agent[Any, Any]):
     ) -> None:
         super().__init__(problem)
         given = self.start if weights is None else weights
-        self.weights = agent_file.numbers("weights", given, len(self.parameters))
+        self.weights = numbers("weights", given, (len(self.parameters),))
         self.name = name
 
     def price(self) -> float:
@@ -76,7 +76,7 @@ class Parametric(Agent[Any, Any]):
             return agent.price()
 
         weights, information = tune(
-            price,
+            training.checkpoint.replayed(price),
             batch,
             cls.start,
             cls.spread,

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
-import json
 import os
 import platform
 import shutil
@@ -26,8 +25,19 @@ import allocgym
 from allocgym.envs.core.errors import AllocgymError, CorruptFileError, WriteError
 from allocgym.envs.core.journal import Journal, atomic, dumps, plain, write_json
 from allocgym.envs.core.ownership import Owner
+from allocgym.envs.core.untrusted import loads
 
-PACKAGES = ("allocgym", "gymnasium", "numpy", "simpy", "torch", "stable-baselines3", "ray")
+PACKAGES = (
+    "allocgym",
+    "gymnasium",
+    "numpy",
+    "simpy",
+    "torch",
+    "stable-baselines3",
+    "sb3-contrib",
+    "cma",
+    "ray",
+)
 AGENTS = ("agent", "fallback", "shadow")
 IDENTITY = ("problem", "scenario", "backend", "overrides", "seed", *AGENTS)
 
@@ -210,9 +220,13 @@ def _described(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        described = json.loads(path.read_text())
-        if not isinstance(described["arguments"], dict):
+        described = loads(path.read_text())
+        arguments, known = described["arguments"], described.get("identity", {})
+        if not isinstance(arguments, dict) or not isinstance(known, dict):
             raise TypeError("no arguments")
+        named = [arguments.get(role) for role in AGENTS]
+        if not all(isinstance(name, (str, type(None))) for name in named):
+            raise TypeError("an agent that is no name")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CorruptFileError(
             f"{path}: damaged ({error}); put back the file as it was written"
@@ -284,7 +298,7 @@ class Checkpoints:
             # Runs of earlier versions had none; theirs are believed, as they were then.
             return self.journal.old > 0
         try:
-            card = json.loads(_card(path).read_text())
+            card = loads(_card(path).read_text())
             told = (card["run"], card["period"], card["sha256"])
             lines, seal = int(card["lines"]), card["seal"]
         except (OSError, ValueError, KeyError, TypeError):

@@ -11,11 +11,12 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from stable_baselines3 import PPO
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv
 
+from allocgym.agents.core.checkpoint import Checkpoint
 from allocgym.agents.core.networks import SetPolicy
+from allocgym.agents.core.on_policy import learn
 from allocgym.envs.core.environment import AllocationVectorEnv
 from allocgym.envs.core.errors import AllocgymError
 
@@ -87,6 +88,15 @@ class SB3VecEnv(VecEnv):
             self._returns[done] = 0
             self._lengths[done] = 0
         return self._observe(observation), reward.astype(np.float32), done, infos
+
+    def get_state(self) -> dict[str, Any]:
+        """Return what the running episodes are, and what they have come to."""
+        return {"env": self.env.get_state(), "sums": (self._returns, self._lengths)}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go back to a state of an environment made alike."""
+        self.env.set_state(state["env"])
+        self._returns, self._lengths = (array.copy() for array in state["sums"])
 
     def close(self) -> None:
         """Close the environment."""
@@ -217,21 +227,6 @@ class SetChooser(SetActorCritic):
         return self._choose(obs)[1][:, None]
 
 
-class _Report(BaseCallback):
-    def __init__(self, progress: Callable[[int, float], None]) -> None:
-        super().__init__()
-        self._progress = progress
-
-    def _on_step(self) -> bool:
-        return True
-
-    def _on_rollout_end(self) -> None:
-        episodes: Sequence[Any] = self.model.ep_info_buffer or []
-        if episodes:
-            mean = float(np.mean([e["r"] for e in episodes]))
-            self._progress(self.num_timesteps, mean)
-
-
 def train_ppo(
     env: AllocationVectorEnv,
     steps: int,
@@ -245,6 +240,7 @@ def train_ppo(
     choices: Sequence[int] | None = None,
     first: Sequence[float] | None = None,
     entropy: float = 0.0,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[SetPolicy, dict[str, Any]]:
     """Train the set policy by PPO.
 
@@ -261,11 +257,13 @@ def train_ppo(
         choices: sizes of one claimant's discrete choices, for ``MultiDiscrete`` actions.
         first: see `SetChooser`.
         entropy: weight of the entropy bonus.
+        checkpoint: where it goes on from, and keeps where it stands; see `on_policy`.
 
     Returns:
         The policy, and what should be recorded of the training.
     """
-    begun = time.perf_counter()
+    checkpoint = checkpoint or Checkpoint()
+    begun = time.perf_counter() - checkpoint.seconds
     horizon = env.backend.spec.horizon
     length = n_steps or 2 * horizon
     kind: Any = SetActorCritic if choices is None else SetChooser
@@ -286,7 +284,7 @@ def train_ppo(
         seed=seed,
         device="cpu",
     )
-    model.learn(steps, callback=_Report(progress) if progress else None)
+    learn(model, steps, progress, checkpoint)
     policy = model.policy.set_policy
     assert isinstance(policy, SetPolicy)
     return policy.eval(), {

@@ -7,7 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import allocgym
 from allocgym.agents.core import agent_file
+from allocgym.agents.core.checkpoint import Checkpoint
+from allocgym.agents.core.run_folder import digest, versions
 from allocgym.envs.core.builder import build
 from allocgym.envs.core.contracts import Backend, Problem
 from allocgym.envs.core.errors import AllocgymError, unknown
@@ -27,8 +30,9 @@ class Training:
         iterations: of the trainer.
         seed: of everything random.
         arguments: by keyword: the trainer's own (see `take`), the rest is `build`'s.
-        out: agent file to be written; a trainer may keep its checkpoints beside it.
+        out: agent file to be written.
         progress: told (iterations done, score so far).
+        checkpoint: from which the trainer goes on, and in which it keeps where it stands.
     """
 
     problem: str
@@ -39,6 +43,7 @@ class Training:
     arguments: dict[str, Any]
     out: Path
     progress: Progress
+    checkpoint: Checkpoint = dataclasses.field(default_factory=Checkpoint)
 
     def take(self, name: str, default: Any) -> Any:
         """Take one of the trainer's own arguments out of what was given."""
@@ -77,6 +82,9 @@ def train(
 ) -> dict[str, Any]:
     """Train an agent in the simulator and write its file.
 
+    A training that was killed goes on where it stood when it is called again with the same arguments:
+    what it keeps meanwhile lies in the folder ``<out>.training``.
+
     Args:
         problem: id of the problem.
         out: the agent file.
@@ -91,7 +99,9 @@ def train(
         What was recorded of the training.
 
     Raises:
-        AllocgymError: no such problem, trainer, scenario or argument; ``out`` cannot be written.
+        AllocgymError: no such problem, trainer, scenario or argument; ``out`` cannot be written; another
+            training to the same file was interrupted.
+        OwnedError: another process trains to the same file.
     """
     found = entry(problem)
     if not found.trainers:
@@ -112,9 +122,27 @@ def train(
         Path(out),
         progress or (lambda done, score: None),
     )
-    trained: Trained = load(target)(asked)
     note = {"scenario": where, "arguments": {k: str(v) for k, v in (arguments or {}).items()}}
-    information = {**trained.information, **note}
-    kind, settings, tensors = trained.agent.to_file()
-    agent_file.save(out, trained.problem.plain(), kind, settings, tensors, information)
+    folder = asked.out.with_name(f"{asked.out.name}.training")
+    with Checkpoint(folder, _identity(asked)) as asked.checkpoint:
+        trained: Trained = load(target)(asked)
+        information = {**trained.information, **note}
+        kind, settings, tensors = trained.agent.to_file()
+        agent_file.save(out, trained.problem.plain(), kind, settings, tensors, information)
     return information
+
+
+def _identity(asked: Training) -> dict[str, Any]:
+    """Return all that decides what a training comes to; of files named in it, their content."""
+
+    def content(value: Any) -> Any:
+        if isinstance(value, (str, Path)) and Path(value).is_file():
+            return f"sha256:{digest(Path(value))}"
+        return str(value)
+
+    names = ("problem", "scenario", "trainer", "iterations", "seed")
+    return {
+        **{name: content(getattr(asked, name)) for name in names},
+        "arguments": {name: content(value) for name, value in sorted(asked.arguments.items())},
+        "versions": {**versions(), "allocgym": allocgym.__version__},
+    }

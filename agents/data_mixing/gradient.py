@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from allocgym.agents.core.checkpoint import Checkpoint
+from allocgym.agents.core.learning import held, restore
 from allocgym.agents.core.networks import SetPolicy
 from allocgym.agents.data_mixing.oracles import within_limits
 from allocgym.envs.core import budget
@@ -47,6 +49,7 @@ def train(
     recurrent: bool = True,
     steadiness: float = 0.0,
     progress: Callable[[int, float], None] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[SetPolicy, dict[str, Any]]:
     """Train a policy on instances drawn from a simulator.
 
@@ -62,6 +65,7 @@ def train(
             unit of ``sum_j (share_j - share_j before)^2``, summed over the episode. What a simulator
             promises for timing holds less well on real runs than what it says of the mixture.
         progress: called with (iteration, mean fall of the objective).
+        checkpoint: where it goes on from, bit for bit, and keeps where it stands.
 
     Returns:
         The policy, and what should be recorded of the training.
@@ -77,9 +81,14 @@ def train(
     optimiser = torch.optim.Adam(policy.parameters(), lr=lr)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, iterations, lr * 0.02)
     batch = backend.spec.batch_size
-    begun = time.perf_counter()
-    low, high = np.inf, -np.inf
-    for iteration in range(iterations):
+    checkpoint = checkpoint or Checkpoint()
+    begun = time.perf_counter() - checkpoint.seconds
+    first, low, high = 0, np.inf, -np.inf
+    parts = {"policy": policy, "optimiser": optimiser, "decay": decay}
+    if checkpoint.state is not None:
+        first, low, high = checkpoint.state["reached"]
+        restore(parts, checkpoint.state)
+    for iteration in range(first, iterations):
         # Training seeds live above 2**40: no benchmark seed can meet them.
         seeds = 2**40 + (seed * iterations + iteration) * batch + np.arange(batch)
         final, changes, extremes = _episode(problem, backend, policy, seeds)
@@ -97,6 +106,8 @@ def train(
         decay.step()
         if progress is not None:
             progress(iteration + 1, -float(final.detach().mean()))
+        reached = (iteration + 1, low, high)
+        checkpoint.keep(lambda reached=reached: {"reached": reached, **held(parts)})
     return policy.eval(), {
         "trainer": "gradients through the simulator",
         "iterations": iterations,

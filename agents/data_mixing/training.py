@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import Any
 
 from allocgym.agents.core.training import Trained, Training
@@ -36,6 +35,7 @@ def by_gradients(training: Training) -> Trained:
         seed=training.seed,
         steadiness=steadiness,
         progress=training.progress,
+        checkpoint=training.checkpoint,
     )
     return Trained(policy, backend.problem, information)
 
@@ -56,6 +56,7 @@ def by_ppo(training: Training) -> Trained:
         training.iterations * once,
         training.seed,
         _first_policy(backend),
+        checkpoint=training.checkpoint,
         progress=lambda steps, score: training.progress(steps // once, score),
     )
     return Trained(policy, backend.problem, information)
@@ -64,14 +65,14 @@ def by_ppo(training: Training) -> Trained:
 def by_rllib(training: Training) -> Trained:
     """RLlib on the set policy; an iteration is two episodes of 256 environments.
 
-    Takes ``runners``, remote ones (0: in this process). Goes on from ``<out>.checkpoint``.
+    Takes ``runners``, remote ones (0: in this process). Its checkpoints are RLlib's own.
     """
     from allocgym.agents.core.rllib import train_rllib
 
     runners = int(training.take("runners", 0))
     backend = training.build(1)
     once = 2 * BATCH * backend.spec.horizon
-    held = training.out.with_suffix(".checkpoint")
+    held = training.checkpoint.folder and training.checkpoint.folder / "rllib"
     policy, information = train_rllib(
         f"allocgym:{entry(training.problem).env}",
         {"scenario": training.scenario, **training.arguments},
@@ -84,7 +85,6 @@ def by_rllib(training: Training) -> Trained:
         checkpoint=held,
         progress=lambda steps, score: training.progress(steps // once, score),
     )
-    shutil.rmtree(held, ignore_errors=True)
     return Trained(policy, backend.problem, information)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from allocgym.agents.core.checkpoint import Checkpoint
 from allocgym.agents.core.evolution import tune
 from allocgym.agents.core.portfolio import Portfolio, ranked
 from allocgym.agents.memory_mapping import order as orders
@@ -38,6 +39,7 @@ def train(
     iterations: int = 40,
     seed: int = 0,
     progress: Callable[[int, float], None] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[Priorities, dict[str, Any]]:
     """Train a portfolio, one member after the other.
 
@@ -51,6 +53,7 @@ def train(
         iterations: generations per member.
         seed: of everything.
         progress: called with (generations so far, best mean gain of the generation).
+        checkpoint: where it goes on from, and keeps what it knows.
 
     Returns:
         The portfolio and what should be recorded of the training.
@@ -72,6 +75,7 @@ def train(
         some = np.random.default_rng(int(seeds[0])).choice(len(pairs), third, replace=False)
         return -float(gains(weights, some).mean())
 
+    price = (checkpoint or Checkpoint()).replayed(cost)
     found: list[np.ndarray] = []
     information: dict[str, Any] = {}
     for member in range(members):
@@ -84,7 +88,7 @@ def train(
                 progress(before + done, score)
 
         weights, information = tune(
-            cost, third, start.tolist(), 0.5, iterations, seed * members + member, 12, told
+            price, third, start.tolist(), 0.5, iterations, seed * members + member, 12, told
         )
         best = gains(weights, np.arange(len(pairs)))
         found.append(np.array(weights) / max(np.abs(weights).max(), 1e-12))

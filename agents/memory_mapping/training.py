@@ -24,7 +24,12 @@ def by_evolution(training: Training) -> Trained:
     check_numbers("members", members, 1, 64)
     backend: Any = training.build(1, order=True, fractions=FRACTIONS)
     policy, information = train(
-        backend.pairs, members, training.iterations, training.seed, training.progress
+        backend.pairs,
+        members,
+        training.iterations,
+        training.seed,
+        training.progress,
+        training.checkpoint,
     )
     return Trained(policy, backend.problem, information)
 

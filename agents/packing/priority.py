@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from allocgym.agents.core.checkpoint import Checkpoint
 from allocgym.agents.core.evolution import tune
 from allocgym.agents.core.portfolio import Portfolio, ranked
 from allocgym.agents.packing.order import TRAITS, height, traits
@@ -44,6 +45,7 @@ def train(
     iterations: int = 60,
     seed: int = 0,
     batch: int = 24,
+    checkpoint: Checkpoint | None = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> tuple[Priorities, dict[str, Any]]:
     """Tune a portfolio by CMA-ES: the mean height of each instance's best member is minimised.
@@ -54,6 +56,7 @@ def train(
         iterations: generations.
         seed: of everything.
         batch: instances per candidate.
+        checkpoint: where it goes on from, and keeps what it knows.
         progress: called with (generations so far, minus the least mean height).
     """
     kept: dict[int, tuple[Buffers, np.ndarray]] = {}
@@ -73,5 +76,13 @@ def train(
     for m in range(members):
         start[m, (2, 1, 0)[m % 3]] = 1.0  # area, lifetime, size
     first = start.ravel().tolist()
-    found, information = tune(score, batch, first, 0.4, iterations, seed, progress=progress)
+    found, information = tune(
+        (checkpoint or Checkpoint()).replayed(score),
+        batch,
+        first,
+        0.4,
+        iterations,
+        seed,
+        progress=progress,
+    )
     return Priorities(np.array(found).reshape(members, -1)), information | {"members": members}

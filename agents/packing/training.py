@@ -33,6 +33,11 @@ def by_evolution(training: Training) -> Trained:
         return made
 
     policy, information = train(
-        draw, members, training.iterations, training.seed, progress=training.progress
+        draw,
+        members,
+        training.iterations,
+        training.seed,
+        checkpoint=training.checkpoint,
+        progress=training.progress,
     )
     return Trained(policy, Packing(), information)

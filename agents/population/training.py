@@ -34,6 +34,7 @@ def by_ppo(training: Training) -> Trained:
         AllocationVectorEnv(backend=backend),
         training.iterations * once,
         training.seed,
+        checkpoint=training.checkpoint,
         progress=lambda steps, score: training.progress(steps // once, score),
         n_steps=horizon,
         choices=problem.choices.tolist(),

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from allocgym.agents.core import agent_file
 from allocgym.agents.core.agent import Agent
+from allocgym.agents.core.checkpoint import Checkpoint
+from allocgym.agents.core.learning import held, restore
 from allocgym.agents.core.training import Progress
 from allocgym.envs.core.contracts import Shares
 from allocgym.envs.core.errors import AllocgymError
@@ -150,6 +152,7 @@ def train_dqn(
     updates: int = 8,
     gamma: float = GAMMA,
     progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[QNetwork, dict[str, Any]]:
     """Double DQN on a vector environment with TRACTOR's state and moves.
 
@@ -161,10 +164,12 @@ def train_dqn(
         updates: gradient steps after each step of the vector environment.
         gamma: discount.
         progress: told (steps of the vector environment, mean reward).
+        checkpoint: where it goes on from, bit for bit, and keeps where it stands.
     """
     if env.problem.actions != "moves" or env.problem.observation != "tractor":
         raise AllocgymError("env: tractor_compat=True expected")
-    begun = time.perf_counter()
+    checkpoint = checkpoint or Checkpoint()
+    begun = time.perf_counter() - checkpoint.seconds
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     n, inputs = env.num_envs, env.single_observation_space.shape[0]
@@ -176,8 +181,13 @@ def train_dqn(
     store: list[tuple[np.ndarray, ...]] = []
     state, _ = env.reset(seed=seed)
     mask = env.action_masks()
-    count, level, spread = 0, 0.0, 1.0
-    for step in range(steps):
+    first, count, level, spread = 0, 0, 0.0, 1.0
+    learned = {"online": online, "target": target, "optimiser": optimiser}
+    if checkpoint.state is not None:
+        first, count, level, spread, state, mask, store, rng = checkpoint.state["reached"]
+        env.set_state(checkpoint.state["env"])
+        restore(learned, checkpoint.state)
+    for step in range(first, steps):
         explore = max(1.0 - 2 * step / steps, 0.05)
         with torch.no_grad():
             q = online(torch.as_tensor(state)).numpy()
@@ -218,6 +228,10 @@ def train_dqn(
             group["lr"] = 1e-3 * (1 - 0.9 * step / steps)
         if progress is not None:
             progress(step + 1, float(reward.mean()))
+        reached = (step + 1, count, level, spread, state, mask, store, rng)
+        checkpoint.keep(
+            lambda reached=reached: {"reached": reached, "env": env.get_state(), **held(learned)}
+        )
     return online.eval(), {
         "trainer": "DQN",
         "steps": steps * n,
@@ -229,14 +243,20 @@ def train_dqn(
 
 
 def train_table(
-    env: Any, steps: int, seed: int = 0, users: int = 6, gamma: float = GAMMA
+    env: Any,
+    steps: int,
+    seed: int = 0,
+    users: int = 6,
+    gamma: float = GAMMA,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Tabular Q over (users, groups of all slices but the last), learned off-policy.
 
     Each (state, move) keeps the mean of its rewards and transitions are known (a move moves one
     group), so the table is the fixed point of value iteration on mean rewards.
     """
-    begun = time.perf_counter()
+    checkpoint = checkpoint or Checkpoint()
+    begun = time.perf_counter() - checkpoint.seconds
     rng = np.random.default_rng(seed)
     groups, n = env.problem.groups, env.problem.n_max
     actions = int(env.single_action_space.n)
@@ -248,8 +268,12 @@ def train_table(
         )
     total = np.zeros(shape)
     seen = np.zeros(shape)
+    first = 0
     _state, _ = env.reset(seed=seed)
-    for _ in range(steps):
+    if checkpoint.state is not None:
+        first, total, seen, rng = checkpoint.state["reached"]
+        env.set_state(checkpoint.state["env"])
+    for step in range(first, steps):
         mask = env.action_masks()
         action = np.where(mask, rng.random(mask.shape), -1).argmax(1)
         after, reward, _done, _, info = env.step(action)
@@ -257,6 +281,8 @@ def train_table(
         cell = table_index(info.get("final_obs", after), shape, groups)
         np.add.at(total, cell, reward)
         np.add.at(seen, cell, 1)
+        reached = (step + 1, total, seen, rng)
+        checkpoint.keep(lambda reached=reached: {"reached": reached, "env": env.get_state()})
     mean = np.divide(total, seen, out=np.full(shape, np.nan), where=seen > 0)
     table = np.full((*shape, actions), -1e9)
     for counts in np.ndindex(*shape[:n]):

@@ -31,6 +31,7 @@ def by_ppo(training: Training) -> Trained:
         skip={NEED: 1 / backend.problem.kappa},
         gamma=0.95,
         n_steps=32,
+        checkpoint=training.checkpoint,
         progress=lambda steps, score: training.progress(steps // STEPS, score),
     )
     return Trained(policy, backend.problem, information)
@@ -45,6 +46,7 @@ def by_dqn(training: Training) -> Trained:
         env,
         ROUND * training.iterations,
         training.seed,
+        checkpoint=training.checkpoint,
         progress=lambda steps, score: training.progress(steps // ROUND, score),
     )
     return Trained(DQNAgent(env.problem, network), env.problem, information)
@@ -55,7 +57,9 @@ def by_table(training: Training) -> Trained:
     from allocgym.agents.prb_slicing.tractor import TableAgent, train_table
 
     env = _moving(training)
-    table, information = train_table(env, ROUND * training.iterations, training.seed)
+    table, information = train_table(
+        env, ROUND * training.iterations, training.seed, checkpoint=training.checkpoint
+    )
     return Trained(TableAgent(env.problem, table), env.problem, information)
 
 

@@ -64,7 +64,7 @@ def by_evolution(training: Training) -> Trained:
         return -float(score.mean()) + RIDGE * float(np.square(weights).sum())
 
     weights, information = tune(
-        price,
+        training.checkpoint.replayed(price),
         BATCH,
         START,
         SPREAD,
@@ -91,5 +91,6 @@ def by_ppo(training: Training) -> Trained:
         training.iterations * once,
         training.seed,
         progress=lambda steps, score: training.progress(steps // once, score),
+        checkpoint=training.checkpoint,
     )
     return Trained(policy, backend.problem, information)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ import typer
 from rich.console import Console
 
 from allocgym.envs.core.errors import AllocgymError
+from allocgym.envs.core.untrusted import loads
 
 console = Console(width=None if sys.stdout.isatty() else 160)
 
@@ -45,8 +45,8 @@ def settings(pairs: list[str] | None) -> dict[str, Any]:
         if key in out:
             raise AllocgymError(f"--set: {key!r} is given twice")
         try:
-            out[key] = json.loads(value)
-        except (json.JSONDecodeError, RecursionError):
+            out[key] = loads(value)
+        except ValueError:
             out[key] = value
     return out
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +19,7 @@ from allocgym.benchmarks.commands.arguments import folder as usable
 from allocgym.envs.core import registry
 from allocgym.envs.core.errors import AllocgymError, unknown
 from allocgym.envs.core.journal import write_json
+from allocgym.envs.core.untrusted import loads
 
 
 def deploy(
@@ -110,7 +110,7 @@ def resume(
 ) -> None:
     """Go on with a run, or a fleet of runs, that was killed."""
     if (folder / "fleet.json").exists():
-        described = json.loads((folder / "fleet.json").read_text())
+        described = loads((folder / "fleet.json").read_text())
         _fleet(folder, described["runs"], address, described["units"])
         return
     _deploy(folder)

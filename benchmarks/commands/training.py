@@ -42,7 +42,7 @@ def train(
 ) -> None:
     """Train an agent in the simulator and write an agent file.
 
-    With engine rllib a killed training goes on from its newest checkpoint (OUT.checkpoint).
+    Killed, it goes on when it is begun again with the same arguments: what it keeps lies in OUT.training.
     """
     from allocgym.agents.core import training
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from allocgym.agents.core.report import deployment_report
 from allocgym.envs.core.builder import build, build_problem
 from allocgym.envs.core.contracts import Backend, Problem
 from allocgym.envs.core.errors import AllocgymError, CorruptFileError
+from allocgym.envs.core.untrusted import loads
 
 Say = Callable[[str], None]
 Permit = Callable[[str, int], bool]
@@ -129,7 +129,7 @@ def report(folder: Path, a: dict[str, Any]) -> dict[str, Any]:
 def _books(folder: Path) -> dict[str, Any]:
     path = folder / "ledger.json"
     try:
-        books: dict[str, Any] = json.loads(path.read_text())
+        books: dict[str, Any] = loads(path.read_text())
         return {**books, "granted": books["granted"]}
     except FileNotFoundError:
         raise AllocgymError(

@@ -10,9 +10,12 @@ import contextlib
 import contextvars
 import functools
 import importlib
+import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol
 
 from allocgym.envs.core.errors import AllocgymError, missing_extra, unknown
@@ -41,10 +44,29 @@ class Local:
         self, work: Work, cells: list[dict[str, Any]], processes: int
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         """See `Engine.run`."""
-        with ProcessPoolExecutor(processes) as pool:
+        with ProcessPoolExecutor(processes, initializer=_end_with_parent) as pool:
             waiting = {pool.submit(work, cell): index for index, cell in enumerate(cells)}
-            for future in as_completed(waiting):
-                yield waiting[future], future.result()
+            try:
+                for future in as_completed(waiting):
+                    yield waiting[future], future.result()
+            except BrokenProcessPool as error:
+                raise AllocgymError(
+                    "engine: a process of this suite was killed; begin it again: cells that are "
+                    "finished are kept (a smaller one may be needed where memory ran out)"
+                ) from error
+
+
+def _end_with_parent() -> None:
+    """Make this worker end when the process that started it does, however that ends."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 class OnRay:

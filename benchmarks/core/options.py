@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from allocgym.benchmarks.commands.arguments import folder, names
 from allocgym.benchmarks.core import engines
+from allocgym.envs.core.cache import cache_folder
 from allocgym.envs.core.registry import Suite, load
 
 
@@ -42,8 +42,8 @@ class Options:
 
     @property
     def cells(self) -> Path:
-        """Folder of cached cells; without ``out`` one that all suites of this machine share."""
-        return (self.out or Path(tempfile.gettempdir()) / "allocgym") / "cells"
+        """Folder of cached cells; without ``out`` one that all suites of this user share."""
+        return (self.out or cache_folder()) / "cells"
 
 
 def run(problem: str, suites: Mapping[str, Suite], arguments: list[str]) -> int:

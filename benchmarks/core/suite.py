@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,12 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from allocgym.agents.core.deployment import versions
+import allocgym
+from allocgym.agents.core.run_folder import digest, fingerprint, versions
 from allocgym.benchmarks.core import engines
 from allocgym.benchmarks.core.options import Options
-from allocgym.envs.core.journal import write_json
+from allocgym.envs.core.journal import dumps, write_json
+from allocgym.envs.core.untrusted import loads
 
 console = Console(width=None if sys.stdout.isatty() else 160)
 
@@ -97,25 +98,66 @@ def run_cells(
     folder: Path,
     processes: int = 2,
 ) -> list[dict[str, Any]]:
-    """Run independent cells on the command's engine; finished ones are read back.
+    """Run independent cells (an experiment each) on the command's engine; finished ones are read back.
+
+    A cell that has been run is not run again, and a killed suite goes on where it stopped. The file of
+    a cell says what decided its result: the version of the package, the work, the description, and the
+    content of files named in that. One that says something else, or is damaged, is run again.
 
     Args:
-        cells: JSON-serialisable descriptions; the hash of one names its file, so a cell that has
-            been run is never run again and a killed suite goes on where it stopped.
+        cells: JSON-serialisable descriptions.
         work: a module-level function from description to JSON-serialisable result.
         folder: where results are kept.
         processes: at once, on this machine.
     """
-    files = [
-        folder / f"{hashlib.sha256(json.dumps(c, sort_keys=True).encode()).hexdigest()[:20]}.json"
-        for c in cells
-    ]
-    todo = [(f, c) for f, c in zip(files, cells, strict=True) if not f.exists()]
-    if todo:
+    keys = [_key(work, cell) for cell in cells]
+    files = [folder / f"{fingerprint(key)[:20]}.json" for key in keys]
+    results = {f: _kept(f, key) for f, key in zip(files, keys, strict=True)}
+    # Once each, also where two cells are the same.
+    missing = {f: n for n, f in enumerate(files) if results[f] is None}
+    if missing:
         with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
-            task = bar.add_task("cells", total=len(todo))
-            for index, result in engines.current().run(work, [c for _, c in todo], processes):
-                file, cell = todo[index]
-                write_json(file, {"cell": cell, "result": result})
+            task = bar.add_task("cells", total=len(missing))
+            todo = list(missing.items())
+            described = [cells[n] for _, n in todo]
+            for index, result in engines.current().run(work, described, processes):
+                file, number = todo[index]
+                write_json(file, {"key": keys[number], "result": result})
+                results[file] = _kept(file, keys[number])
                 bar.advance(task)
-    return [json.loads(f.read_text())["result"] for f in files]
+    return [results[f] or {} for f in files]
+
+
+def _key(work: Callable[..., Any], cell: dict[str, Any]) -> dict[str, Any]:
+    """Return all that decides what a cell comes to."""
+    name = f"{work.__module__}:{work.__qualname__}"
+    files = {text: digest(Path(text)) for text in sorted(set(_texts(cell))) if _is_file(text)}
+    made = {"version": allocgym.__version__, "work": name, "cell": cell, "files": files}
+    key: dict[str, Any] = loads(dumps(made))
+    return key
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _texts(part)
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _texts(part)
+
+
+def _is_file(text: str) -> bool:
+    """Whether a text names a file; a bare word is a name, whatever files happen to lie here."""
+    named = os.sep in text or bool(Path(text).suffix)
+    return named and len(text) < 4096 and "\0" not in text and os.path.isfile(text)
+
+
+def _kept(file: Path, key: dict[str, Any]) -> dict[str, Any] | None:
+    """Read a cell back; None where it has not been run, or the file is not what its name says."""
+    try:
+        held = loads(file.read_text())
+        return dict(held["result"]) if held["key"] == key else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

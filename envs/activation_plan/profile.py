@@ -10,9 +10,14 @@ import numpy as np
 
 from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.core.record import Record
+from allocgym.envs.core.untrusted import numbers
 
 KEEP, RECOMPUTE, OFFLOAD = 0, 1, 2
 ACTIONS = ("keep", "recompute", "offload")
+GROUPED = ("size", "left_recompute", "left_offload", "work", "forward", "backward", "recompute")
+FIELDS = (*GROUPED, "base", "head", "rate", "overlap")
+LARGEST = 1e18
+"""No bytes or seconds may be more."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -148,31 +153,42 @@ def profile_from_json(data: Mapping[str, Any], n_max: int, budget: float = 0.5) 
             ``recompute`` by group; ``base``, ``head``, ``rate``, ``overlap``.
         n_max: rows.
         budget: 0 (everything recomputed) to 1 (everything kept).
+
+    Raises:
+        AllocgymError: a figure is missing, of another shape, not finite or negative.
     """
+    missing = [k for k in FIELDS if k not in data] if isinstance(data, Mapping) else list(FIELDS)
+    if missing or not isinstance(data["size"], (list, tuple, np.ndarray)):
+        raise AllocgymError(
+            f"profile: groups with {', '.join(FIELDS)} expected, {', '.join(missing)} missing"
+        )
     n = len(data["size"])
+    if not n:
+        raise AllocgymError("profile: at least one group expected")
     if n > n_max:
         raise AllocgymError(f"n_max: {n} groups, {n_max} rows; raise n_max")
 
-    def wide(name: str) -> np.ndarray:
-        out = np.zeros((1, n_max))
-        out[0, :n] = data[name]
+    def wide(name: str, *also: int) -> np.ndarray:
+        out = np.zeros((1, n_max, *also))
+        out[0, :n] = numbers(f"profile: {name}", data[name], (n, *also), 0, LARGEST)
         return out
 
-    work = np.zeros((1, n_max, 3))
-    work[0, :n] = data["work"]
+    def one(name: str, low: float = 0) -> np.ndarray:
+        return numbers(f"profile: {name}", data[name], (), low, LARGEST)[None]
+
     present = np.zeros((1, n_max), bool)
     present[0, :n] = True
     made = Profile(
         wide("size"),
         wide("left_recompute"),
         wide("left_offload"),
-        work,
+        wide("work", 3),
         wide("forward"),
         wide("backward"),
         wide("recompute"),
-        np.array([float(data["base"])]),
-        np.array([float(data["head"])]),
-        np.array([float(data["rate"])]),
+        one("base"),
+        one("head"),
+        one("rate", 1e-3),
         np.array([bool(data["overlap"])]),
         np.array([np.inf]),
         present,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -302,6 +303,25 @@ class AllocationVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         if legal is not None:
             return legal.argmax(1).astype(space.dtype)
         return np.zeros((), space.dtype)
+
+    def get_state(self) -> dict[str, Any]:
+        """Return all that the running episodes are, copied (back ends with the capability ``"state"``).
+
+        Raises:
+            AllocgymError: before ``reset``, or the back end's state cannot be kept.
+        """
+        loop = self._loop
+        state = {"memory": loop.remembered(), "outcome": loop.told()}
+        return copy.deepcopy(
+            {**state, "seeds": self._seeds, "over": self._over, "backend": self.backend.get_state()}
+        )
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go back to a state of an environment made alike; the next ``step`` goes on from there."""
+        held = copy.deepcopy(state)
+        self.backend.set_state(held["backend"])
+        self._loop.memory, self._loop.outcome = held["memory"], held["outcome"]
+        self._seeds, self._over = held["seeds"], held["over"]
 
     def close_extras(self, **kwargs: Any) -> None:
         """Release the back end (none yet where the constructor failed)."""

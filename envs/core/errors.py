@@ -51,12 +51,15 @@ def unknown(kind: str, given: object, allowed: Iterable[str]) -> AllocgymError:
     return AllocgymError(f"{kind}: no {text}; one of {', '.join(names)}.{hint}")
 
 
+def shown(value: object, most: int = 200) -> str:
+    """Return what was given as an error shows it: its ``repr``, cut where it is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # whole numbers of thousands of digits; nested without end
+        return f"a {type(value).__name__} too large to be shown"
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 def missing_extra(package: str, extra: str) -> ImportError:
     """Build the error for an optional dependency that is not installed."""
     return ImportError(f"{package} is needed here: pip install 'allocgym[{extra}]'")
-
-
-def shown(value: object) -> str:
-    """What was given, for an error: as Python writes it, cut where it is long."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"

@@ -22,6 +22,7 @@ import numpy as np
 
 from allocgym.envs.core.errors import AllocgymError, CorruptFileError, WriteError
 from allocgym.envs.core.ownership import Owner
+from allocgym.envs.core.untrusted import loads
 
 
 def plain(value: Any) -> Any:
@@ -142,7 +143,7 @@ class Journal:
     def _open(self, writing: bool) -> None:
         self._file: IO[bytes] | None = None
         self._ends = array.array("Q", [0])
-        self._sums = array.array("L", [0])
+        self._sums = array.array("I", [0])
         self.old = 0
         try:
             if writing:
@@ -238,7 +239,7 @@ class Journal:
         file.seek(self._ends[line])
         text = file.read(self._ends[line + 1] - self._ends[line])
         try:
-            found: dict[str, Any] = json.loads(text[text.index(b"{") :])
+            found: dict[str, Any] = loads(text[text.index(b"{") :])
         except ValueError as error:
             raise self._damaged(line, "is damaged") from error
         return found

@@ -18,6 +18,7 @@ from typing import Any, Self
 import filelock
 
 from allocgym.envs.core.errors import OwnedError, WriteError
+from allocgym.envs.core.untrusted import loads
 
 
 def started(pid: int) -> str | None:
@@ -97,7 +98,7 @@ class Owner:
 
     def _read(self) -> Any:
         try:
-            return json.loads(self._card.read_text())
+            return loads(self._card.read_text())
         except (OSError, ValueError):
             return None
 

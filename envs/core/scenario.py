@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import numbers
 import re
 from collections.abc import Iterable, Mapping
@@ -54,7 +53,9 @@ class Checked:
             )
             check_numbers(field.name, value, low, high)
             if _RANGE.match(str(field.type)) and isinstance(value, tuple) and value[0] > value[1]:
-                raise AllocgymError(f"{field.name}: a range (low, high) expected, given {value}")
+                raise AllocgymError(
+                    f"{field.name}: a range (low, high) expected, given {shown(value)}"
+                )
 
     def altered(self, changes: Mapping[str, Any]) -> Mapping[str, Any]:
         """Changes that go with those asked for, such as what a new list of domains drops."""
@@ -144,7 +145,7 @@ def check_numbers(name: str, value: Any, low: float = -LARGEST, high: float = LA
         for one in value.values():
             check_numbers(name, one, low, high)
     elif isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_)):
-        if math.isnan(value) or not low <= float(value) <= high:
+        if not low <= float(value) <= high:  # NaN is not, either
             raise AllocgymError(
                 f"{name}: a number from {low:g} to {high:g} expected, given {shown(value)}"
             )

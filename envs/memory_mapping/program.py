@@ -11,10 +11,10 @@ import numpy as np
 
 from allocgym.envs.core.errors import AllocgymError
 
+LARGEST = 1e18
+"""No more bytes, moves included, or FLOPs of an op: they are added up as whole numbers."""
 PAGES = 64
 """Granules of fast memory: a buffer takes whole, contiguous ones."""
-MOST_FLOPS, MOST_BYTES = 1e24, 2**50
-"""No op of a recorded program may have more, no tensor be larger."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +103,13 @@ class Program:
     def __post_init__(self) -> None:
         if not self.ops:
             raise AllocgymError("program: at least one op expected")
+        for op in self.ops:
+            if not 0 <= op.flops <= LARGEST:
+                raise AllocgymError(
+                    f"op {op.name}: 0 to {LARGEST:g} FLOPs expected, given {op.flops}"
+                )
+        if sum(x.size * (len(x.uses) + 1) for x in self.tensors) > LARGEST:
+            raise AllocgymError(f"program: at most {LARGEST:g} bytes expected, moves included")
         for i, x in enumerate(self.tensors):
             if x.size < 1 or list(x.uses) != sorted(set(x.uses)):
                 raise AllocgymError(f"tensor {x.name}: size >= 1 and ascending uses expected")
@@ -241,6 +248,10 @@ def from_trace(data: Mapping[str, Any], name: str, least: int = 0) -> Program:
         data: as `allocgym trace` writes it (``outs`` instead of ``out`` where an op writes several).
         name: of the program.
         least: tensors smaller than this many bytes are left out (they stay where they are).
+
+    Raises:
+        AllocgymError: not a trace, or not a program: sizes and FLOPs that are no numbers or too large,
+            a tensor used before it is written.
     """
     try:
         sizes = {k: int(v["size"]) for k, v in data["tensors"].items() if int(v["size"]) > least}
@@ -253,18 +264,13 @@ def from_trace(data: Mapping[str, Any], name: str, least: int = 0) -> Program:
             )
             for op in data["ops"]
         ]
-    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+        read = {x for op in ops for x in op[2]}
+        ends = [x for op in ops for x in op[3] if x not in read]
+        return build(name, ops, sizes, ends + list(data.get("outputs", [])), data.get("alias"))
+    except AllocgymError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise AllocgymError(f"trace {name}: 'ops' and 'tensors' expected ({error})") from error
-    if (
-        not all(0 <= op[1] <= MOST_FLOPS for op in ops)
-        or max(sizes.values(), default=0) > MOST_BYTES
-    ):
-        raise AllocgymError(
-            f"trace {name}: 0 to {MOST_FLOPS:g} operations an op and up to 2**50 bytes a tensor expected"
-        )
-    read = {x for op in ops for x in op[2]}
-    ends = [x for op in ops for x in op[3] if x not in read]
-    return build(name, ops, sizes, ends + list(data.get("outputs", [])), data.get("alias"))
 
 
 def to_trace(program: Program) -> dict[str, Any]:

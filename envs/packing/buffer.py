@@ -40,7 +40,7 @@ class Buffers:
             raise AllocgymError(f"packing {self.name}: buffers and a capacity >= 1 expected")
         if (self.lower >= self.upper).any() or (self.size < 1).any():
             raise AllocgymError(f"packing {self.name}: lower < upper and size >= 1 expected")
-        if max(np.abs(self.lower).max(), np.abs(self.upper).max(), self.size.max()) > LARGEST:
+        if self.lower.min() < -LARGEST or max(self.upper.max(), self.size.max()) > LARGEST:
             raise AllocgymError(f"packing {self.name}: times and sizes up to 2**40 expected")
 
     @functools.cached_property
@@ -71,7 +71,10 @@ def from_csv(text: str, name: str, capacity: int) -> Buffers:
     Raises:
         AllocgymError: a column is missing, or one (alignment, gaps) that is not supported is used.
     """
-    rows = list(csv.DictReader(io.StringIO(text)))
+    try:
+        rows = list(csv.DictReader(io.StringIO(text)))
+    except csv.Error as error:
+        raise AllocgymError(f"packing {name}: a table expected ({error})") from error
     table = [{NAMES.get(k.strip(), k.strip()): v for k, v in row.items() if k} for row in rows]
     for row in table:
         for key in ("alignment", "gaps"):

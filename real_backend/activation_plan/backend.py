@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,6 +13,7 @@ from allocgym.envs.activation_plan.profile import profile_from_json, timeline
 from allocgym.envs.core.choice import Choice
 from allocgym.envs.core.contracts import Backend, Spec
 from allocgym.envs.core.errors import AllocgymError
+from allocgym.envs.core.untrusted import loads
 from allocgym.real_backend.activation_plan import calibration
 from allocgym.real_backend.activation_plan.measure import measure
 from allocgym.real_backend.activation_plan.scenario import PlanScenario, table
@@ -108,7 +108,7 @@ def _profile(scenario: PlanScenario) -> dict[str, Any]:
             scenario.name, scenario.repeats, scenario.rate, scenario.device
         )
     try:
-        data = json.loads(Path(scenario.profile).read_text())
+        data = loads(Path(scenario.profile).read_text())
         profile_from_json(data, len(data["size"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AllocgymError(

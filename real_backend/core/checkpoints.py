@@ -14,6 +14,7 @@ import torch
 
 from allocgym.envs.core.errors import AllocgymError, CorruptFileError
 from allocgym.envs.core.journal import atomic
+from allocgym.envs.core.untrusted import loads
 
 
 def _checksum(tensors: Mapping[str, torch.Tensor], text: str) -> str:
@@ -62,4 +63,4 @@ def load(path: Path) -> tuple[dict[str, torch.Tensor], Any]:
         raise CorruptFileError(f"{path}: damaged or not a checkpoint ({error})") from error
     if not whole:
         raise CorruptFileError(f"{path}: damaged (its checksum does not match)")
-    return tensors, json.loads(text)
+    return tensors, loads(text)

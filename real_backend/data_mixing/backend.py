@@ -45,7 +45,7 @@ class RealMixing(Backend[MixingOutcome, Shares]):
             ``"wall"`` (measured).
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:i"``.
         threads: processor threads while training.
-        cache_dir: where base models are kept; see `base.cache_folder`.
+        cache_dir: where base models are kept; see `envs.core.cache.cache_folder`.
         heldout: ``"final"`` measures test losses at the start and the end of an episode and
             repeats the last known ones in between; ``"every"`` measures them each period.
         progress: told (period, step, steps of the period, shares) after each step; period -1 is

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,18 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from allocgym.envs.core.cache import cache_folder
 from allocgym.envs.core.errors import CorruptFileError
 from allocgym.envs.data_mixing.schedules import step_rates
 from allocgym.real_backend.core import checkpoints
 from allocgym.real_backend.data_mixing.model import REVISION
 from allocgym.real_backend.data_mixing.scenario import RealMixingScenario
 from allocgym.real_backend.data_mixing.training import BATCH, Trainer
-
-
-def cache_folder(cache_dir: str | Path | None = None) -> Path:
-    """Return the cache: the argument, ``ALLOCGYM_CACHE``, or ``~/.cache/allocgym``."""
-    chosen = cache_dir or os.environ.get("ALLOCGYM_CACHE") or "~/.cache/allocgym"
-    return Path(chosen).expanduser()
 
 
 def base_weights(
@@ -44,7 +38,7 @@ def base_weights(
         scenario: the run; its sources get equal shares of ``base_steps``.
         trainer: of the scenario's domains. Left in an undefined state.
         seed: of the initial weights and the order of data.
-        cache_dir: see `cache_folder`.
+        cache_dir: see `envs.core.cache.cache_folder`.
         progress: told the number of steps done, after each.
     """
     if scenario.base_steps == 0:

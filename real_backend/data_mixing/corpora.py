@@ -22,7 +22,6 @@ import dataclasses
 import functools
 import hashlib
 import heapq
-import json
 import logging
 import os
 import re
@@ -33,6 +32,7 @@ from pathlib import Path
 import numpy as np
 
 from allocgym.envs.core.errors import AllocgymError, unknown
+from allocgym.envs.core.untrusted import loads
 from allocgym.real_backend.data_mixing import generated
 from allocgym.real_backend.data_mixing.documents import Intake
 
@@ -244,7 +244,7 @@ def _gsm8k() -> Iterator[bytes]:
     path = _public("gsm8k")
     assert path is not None
     for line in path.read_text(encoding="utf-8").splitlines():
-        item = json.loads(line)
+        item = loads(line)
         yield f"Question: {item['question']}\nAnswer: {item['answer']}\n\n".encode()
 
 

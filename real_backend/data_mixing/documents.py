@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import codecs
 import collections
-import json
 import mimetypes
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from allocgym.envs.core.errors import AllocgymError
+from allocgym.envs.core.untrusted import loads
 
 FIELD = "text"
 CHUNK = 2_000  # characters of a document cut from a long text
@@ -177,7 +177,7 @@ def _json_lines(path: Path) -> Iterator[Any]:
             if not line.strip():
                 continue
             try:
-                yield json.loads(line) if len(line) < LINE else None
+                yield loads(line) if len(line) < LINE else None
             except (ValueError, RecursionError):
                 yield None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from allocgym.envs.core.contracts import Backend, Shares, Spec
 from allocgym.envs.core.errors import AllocgymError, CorruptFileError
 from allocgym.envs.core.journal import write_json
 from allocgym.envs.core.registry import load
+from allocgym.envs.core.untrusted import loads
 from allocgym.envs.prb_slicing.problem import PRBSlicing
 from allocgym.envs.prb_slicing.records import SlicingInstance, SlicingOutcome
 from allocgym.envs.prb_slicing.scenario import MOST_USERS, SCENARIOS, SlicingScenario
@@ -186,7 +186,7 @@ class LiveCell(Backend[SlicingOutcome, Shares]):
             CorruptFileError: not a checkpoint of a live cell.
         """
         try:
-            state = json.loads(Path(path).read_text())
+            state = loads(Path(path).read_text())
             if state["kind"] != "prb-slicing":
                 raise CorruptFileError(f"{path}: a checkpoint of {state['kind']!r}")
             seed, period = int(state["seed"]), int(state["period"])

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from allocgym.envs.core.errors import AllocgymError, missing_extra
+from allocgym.envs.core.untrusted import loads
 from allocgym.real_backend.prb_slicing import endpoints, plane
 from allocgym.real_backend.prb_slicing.adapter import Reading
 
@@ -48,7 +49,7 @@ def clean_up(root: Path | None = None) -> list[str]:
     told = []
     for folder in sorted((root or Path(tempfile.gettempdir())).glob(f"{STATE}*")):
         try:
-            state = json.loads((folder / "state.json").read_text())
+            state = loads((folder / "state.json").read_text())
         except (OSError, ValueError):
             state = {}
         owner = state.get("owner", [0, 0])
@@ -161,7 +162,7 @@ class LinuxPlane:
         line = self._stream.readline()
         if not line:
             raise OSError("the helper process ended")
-        answer: dict[str, Any] = json.loads(line)
+        answer: dict[str, Any] = loads(line)
         return answer
 
     def start(self, base: int) -> None:

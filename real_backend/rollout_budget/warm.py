@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from allocgym.envs.core.errors import AllocgymError, CorruptFileError
+from allocgym.envs.core.cache import cache_folder
+from allocgym.envs.core.errors import CorruptFileError
 from allocgym.real_backend.core import checkpoints
 from allocgym.real_backend.rollout_budget import tasks
 from allocgym.real_backend.rollout_budget.model import REVISION, CharModel
@@ -63,11 +63,11 @@ def start_weights(
         cells: tasks and noise.
         steps: optimiser steps of `BATCH` examples.
         seed: of weights and data.
-        cache_dir: by default ``ALLOCGYM_CACHE`` or ``~/.cache/allocgym``.
+        cache_dir: see `envs.core.cache.cache_folder`.
         progress: told the number of steps done.
 
     Raises:
-        AllocgymError: the cache cannot be made.
+        WriteError: the cache cannot be made or written.
     """
     key = json.dumps(
         {
@@ -81,8 +81,7 @@ def start_weights(
         sort_keys=True,
     )
     digest = hashlib.blake2b(key.encode(), digest_size=12).hexdigest()
-    folder = Path(cache_dir or os.environ.get("ALLOCGYM_CACHE") or "~/.cache/allocgym").expanduser()
-    path = folder / "rollout-budget" / f"warm-{digest}.safetensors"
+    path = cache_folder(cache_dir) / "rollout-budget" / f"warm-{digest}.safetensors"
     if path.exists():
         try:
             weights, _ = checkpoints.load(path)
@@ -90,10 +89,6 @@ def start_weights(
             return
         except CorruptFileError as error:
             warnings.warn(f"{error}; training the warm start again", stacklevel=2)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise AllocgymError(f"cache_dir: {folder} cannot be made ({error.strerror})") from error
     rng = np.random.default_rng([seed, 77])
     fresh = CharModel(model.config, seed).to(model.device)
     model.load_state_dict(fresh.state_dict())

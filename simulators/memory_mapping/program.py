@@ -8,11 +8,11 @@ as one likes; `scenario` names the ones used.
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 from allocgym.envs.core.errors import AllocgymError, FileNeededError, unknown
+from allocgym.envs.core.untrusted import loads
 from allocgym.envs.memory_mapping.program import Device, Program, build, from_trace
 from allocgym.simulators.memory_mapping.scenario import MappingScenario
 
@@ -217,7 +217,7 @@ def recorded(path: str) -> Program:
         AllocgymError: no such file, or not a program.
     """
     try:
-        data = json.loads(Path(path).read_text())
+        data = loads(Path(path).read_text())
     except (OSError, ValueError) as error:
         raise AllocgymError(f"trace: {path} cannot be read ({error})") from error
     return from_trace(data, Path(path).stem)

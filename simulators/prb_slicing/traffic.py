@@ -9,13 +9,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from allocgym.envs.core import randomness
-from allocgym.envs.core.errors import unknown
+from allocgym.envs.core.errors import CorruptFileError, unknown
 from allocgym.envs.prb_slicing.records import KINDS
 from allocgym.envs.prb_slicing.scenario import SOURCES, SPLITS
 from allocgym.simulators.core import public_data
@@ -28,6 +29,8 @@ HEADERS = 28
 """IP and UDP headers of the replayed datagram: what waits in the queue is the IP packet."""
 SMALLEST, LARGEST = 60, 1400
 """Bytes of an IP packet; longer captures (merged by the receiver) are several packets."""
+LONGEST = 366 * 86_400.0
+"""Seconds of a capture."""
 BLOCK_MS = 50_000.0
 """URLLC has few files: train and test alternate in blocks of this length."""
 
@@ -74,16 +77,32 @@ def read(name: str) -> Trace:
     Raises:
         DataMissingError: the public data is not on this machine.
     """
+    return parse(public_data.path(f"prb/tractor/raw/{name}.csv.gz"), name)
+
+
+def parse(file: Path, name: str) -> Trace:
+    """Read the downlink of a capture: a table of ``Time`` (s), ``Source`` and ``Length`` (bytes).
+
+    Raises:
+        CorruptFileError: it is none: damaged, empty, or numbers that no capture has.
+    """
     import pandas as pd
 
-    file = public_data.path(f"prb/tractor/raw/{name}.csv.gz")
     columns = ["Time", "Source", "Length"]
-    frame = pd.read_csv(file, usecols=columns, dtype={"Source": str})
-    time = frame["Time"].to_numpy(float)
+    kinds = {"Time": float, "Source": str, "Length": np.int64}
+    try:
+        frame = pd.read_csv(file, usecols=columns, dtype=kinds)
+        time, length = frame["Time"].to_numpy(), frame["Length"].to_numpy()
+        if not len(frame) or not np.isfinite(time).all() or (np.diff(time) < 0).any():
+            raise ValueError("times that ascend expected")
+        if time[-1] - time[0] > LONGEST or length.min() < 0 or length.max() > 2**31:
+            raise ValueError("a year at most, and lengths from 0 to 2**31 expected")
+    except (OSError, EOFError, ValueError, TypeError, OverflowError, zlib.error) as error:
+        raise CorruptFileError(f"{file}: not a recorded trace ({error})") from error
     down = (frame["Source"] == DOWNLINK).to_numpy()
-    times = (time[down] - time.min()) * 1000
-    sizes = np.maximum(frame["Length"].to_numpy(np.int64)[down] - FRAMING + HEADERS, SMALLEST)
-    return Trace(name, times, sizes, float((time.max() - time.min()) * 1000))
+    times = (time[down] - time[0]) * 1000
+    sizes = np.maximum(length[down] - FRAMING + HEADERS, SMALLEST)
+    return Trace(name, times, sizes, float((time[-1] - time[0]) * 1000))
 
 
 def blocks(trace: Trace, split: str) -> list[Trace]:

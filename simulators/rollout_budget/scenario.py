@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from allocgym.envs.core.errors import AllocgymError, unknown
 from allocgym.envs.core.scenario import Scenario, within
+from allocgym.envs.core.untrusted import loads
 from allocgym.envs.rollout_budget.records import CATEGORIES, FAMILIES
 
 POOLS = ("beta", "hard-tail", "same", "cells")
@@ -33,9 +33,11 @@ def fit(name: str) -> dict[str, Any]:
     """
     path = Path(name) if name.endswith(".json") else Path(__file__).parent / "fits" / f"{name}.json"
     try:
-        found: dict[str, Any] = json.loads(path.read_text())
+        found: dict[str, Any] = loads(path.read_text())
     except (OSError, ValueError) as error:
         raise AllocgymError(f"cells: no fit {name!r} ({error})") from error
+    if not isinstance(found, dict):
+        raise AllocgymError(f"cells: {name!r} is no fit, a dictionary expected")
     return found
 
 

@@ -18,6 +18,7 @@ from allocgym.envs.core import registry  # noqa: E402
 from allocgym.envs.core.builder import build_problem  # noqa: E402
 from allocgym.envs.core.builder import make_backend as registered  # noqa: E402
 from allocgym.envs.core.errors import AllocgymError, CorruptFileError  # noqa: E402
+from allocgym.envs.core.untrusted import numbers  # noqa: E402
 from allocgym.envs.data_mixing.problem import DataMixing  # noqa: E402
 
 
@@ -385,6 +386,6 @@ def test_bundled_agents_with_wrong_settings_are_told_apart_in_a_sentence(bundled
     "given", [None, "x", [], [1.0], [1.0, np.nan], [1.0, np.inf], [[1, 2]], {}]
 )
 def test_parameters_are_so_many_finite_numbers(given):
-    with pytest.raises(AllocgymError, match="weights: 2 numbers expected, all finite"):
-        agent_file.numbers("weights", given, 2)
-    assert agent_file.numbers("weights", (1, 2.5), 2).tolist() == [1.0, 2.5]
+    with pytest.raises(AllocgymError, match="weights: 2 finite number"):
+        numbers("weights", given, (2,))
+    assert numbers("weights", (1, 2.5), (2,)).tolist() == [1.0, 2.5]

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,6 +52,64 @@ def test_cells_are_run_once(tmp_path):
         file.write_text(json.dumps(data))
     again = suite.run_cells(cells, _double, tmp_path, processes=1)
     assert [r["value"] for r in again] == [102, 104, 102]
+
+
+def _length(cell):
+    return {"value": len(Path(cell["agent"]).read_bytes())}
+
+
+def _raised(file, change):
+    data = json.loads(file.read_text())
+    change(data)
+    file.write_text(json.dumps(data))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda file: file.write_text(file.read_text()[:-40]),
+        lambda file: file.write_text(""),
+        lambda file: file.write_text("[]"),
+        lambda file: _raised(file, lambda d: d.pop("key")),
+        lambda file: _raised(file, lambda d: d["key"].update(version="0")),
+        lambda file: _raised(file, lambda d: d["key"]["cell"].update(x=9)),
+        lambda file: _raised(file, lambda d: d.update(result=[1, 2])),
+    ],
+)
+def test_a_damaged_or_foreign_cell_is_run_again(tmp_path, damage):
+    suite.run_cells([{"x": 3}], _double, tmp_path, processes=1)
+    (file,) = tmp_path.glob("*.json")
+    whole = file.read_text()
+    damage(file)
+    assert suite.run_cells([{"x": 3}], _double, tmp_path, processes=1) == [{"value": 6}]
+    assert file.read_text() == whole
+
+
+def test_a_cell_is_another_where_what_decides_it_is(tmp_path, monkeypatch):
+    agent, folder = tmp_path / "agent.zip", tmp_path / "cells"
+    agent.write_text("one")
+
+    def run(work):
+        (found,) = suite.run_cells([{"agent": str(agent)}], work, folder, processes=1)
+        return found["value"], len(list(folder.glob("*.json")))
+
+    assert run(_length) == (3, 1)
+    assert run(_length) == (3, 1)
+    agent.write_text("three")  # other content
+    assert run(_length) == (5, 2)
+    monkeypatch.setattr("allocgym.__version__", "99")  # another version
+    assert run(_length) == (5, 3)
+    assert run(_twice) == (10, 4)  # other work
+
+
+def _twice(cell):
+    return {"value": 2 * _length(cell)["value"]}
+
+
+def test_cells_lie_in_the_users_cache_or_where_they_are_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALLOCGYM_CACHE", str(tmp_path))
+    assert Options(1).cells == tmp_path / "cells"
+    assert Options(1, out=tmp_path / "out").cells == tmp_path / "out" / "cells"
 
 
 @pytest.mark.parametrize(("check", "code"), [(True, 1), (False, 0)])
