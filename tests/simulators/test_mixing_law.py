@@ -232,7 +232,7 @@ def test_more_domains_than_rows_are_refused():
         ("scratch", {"objective": "meen"}, "Did you mean 'mean'"),
         ("scratch", {"schedules": ("cosin",)}, "Did you mean 'cosine'"),
         ("scratch", {"family": "regmixx"}, "Did you mean 'regmix'"),
-        ("scratch", {"domains": 40}, "domains: a number from 2 to 128"),
+        ("scratch", {"domains": 140}, "domains: a number from 2 to 128"),
         ("scratch", {"horizon": 0}, "horizon: a number from 1"),
         ("scratch", {"floor": 1.5}, "floor: a number from 0 to 1"),
     ],
