@@ -9,7 +9,7 @@ import numpy as np
 
 from allocgym.envs.core.contracts import Outcome, Problem, Spec
 from allocgym.envs.core.errors import AllocgymError
-from allocgym.envs.core.record import Record, nested_kinds
+from allocgym.envs.core.record import Record
 
 # Kinds of the fields that every outcome has.
 KINDS = {"spent": "iu", "seconds": "f", "ready": "b", "valid": "b", "failure": "iu", "done": "b"}
@@ -114,7 +114,7 @@ def check_memory(problem: Problem, before: Any, after: Any) -> None:
 
 def _same_form(record: Record, earlier: Record | None, inside: str) -> None:
     """Compare arrays with those told before: present, of one environment, of the same form."""
-    kinds = nested_kinds(type(record))
+    kinds = record.nested()
     for field in dataclasses.fields(record):
         name = inside + field.name
         value = getattr(record, field.name)

@@ -107,7 +107,9 @@ def train(
         if progress is not None:
             progress(iteration + 1, -float(final.detach().mean()))
         reached = (iteration + 1, low, high)
-        checkpoint.keep(lambda reached=reached: {"reached": reached, **held(parts)})
+        checkpoint.keep(
+            lambda reached=reached: {"reached": reached, **held(parts)}  # type: ignore[misc]
+        )
     return policy.eval(), {
         "trainer": "gradients through the simulator",
         "iterations": iterations,

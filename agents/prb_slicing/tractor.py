@@ -230,7 +230,11 @@ def train_dqn(
             progress(step + 1, float(reward.mean()))
         reached = (step + 1, count, level, spread, state, mask, store, rng)
         checkpoint.keep(
-            lambda reached=reached: {"reached": reached, "env": env.get_state(), **held(learned)}
+            lambda reached=reached: {  # type: ignore[misc]
+                "reached": reached,
+                "env": env.get_state(),
+                **held(learned),
+            }
         )
     return online.eval(), {
         "trainer": "DQN",
@@ -282,7 +286,9 @@ def train_table(
         np.add.at(total, cell, reward)
         np.add.at(seen, cell, 1)
         reached = (step + 1, total, seen, rng)
-        checkpoint.keep(lambda reached=reached: {"reached": reached, "env": env.get_state()})
+        checkpoint.keep(
+            lambda reached=reached: {"reached": reached, "env": env.get_state()}  # type: ignore[misc]
+        )
     mean = np.divide(total, seen, out=np.full(shape, np.nan), where=seen > 0)
     table = np.full((*shape, actions), -1e9)
     for counts in np.ndindex(*shape[:n]):

@@ -29,14 +29,15 @@ def kernel(function: Callable[..., Any]) -> Any:
     except RuntimeError as error:
         if "cannot cache" not in str(error):
             raise
-    before = numba.config.CACHE_DIR
+    settings: Any = numba.config
+    before = settings.CACHE_DIR
     try:
-        numba.config.CACHE_DIR = str(cache_folder() / "numba")
+        settings.CACHE_DIR = str(cache_folder() / "numba")
         return _shared(_compiled(function, cache=True))
     except (RuntimeError, WriteError):
         return _compiled(function, cache=False)
     finally:
-        numba.config.CACHE_DIR = before
+        settings.CACHE_DIR = before
 
 
 def _compiled(function: Callable[..., Any], cache: bool) -> Any:

@@ -106,9 +106,14 @@ class Record:
         return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
     @classmethod
+    def nested(cls) -> dict[str, type[Record]]:
+        """Fields that are records themselves, by name."""
+        return _nested(cls)  # type: ignore[arg-type]
+
+    @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Rebuild a record from `to_json`, bit for bit."""
-        kinds = nested_kinds(cls)  # type: ignore[arg-type]
+        kinds = cls.nested()
         out: dict[str, Any] = {}
         for name, value in data.items():
             kind = kinds.get(name)
@@ -127,7 +132,7 @@ class Columns(Record):
 
 
 @functools.cache
-def nested_kinds(cls: type[Record]) -> dict[str, type[Record]]:
+def _nested(cls: type[Record]) -> dict[str, type[Record]]:
     """Fields of a record that are records themselves, by name."""
     hints = get_type_hints(cls)
     return {k: v for k, v in hints.items() if isinstance(v, type) and issubclass(v, Record)}
