@@ -34,6 +34,7 @@ class TorchPlan(Backend[ActivationOutcome, Choice]):
 
     scenarios: ClassVar[Mapping[str, PlanScenario]] = table()
     batched = False
+    measured = True
 
     def __init__(self, problem: ActivationPlan, scenario: PlanScenario) -> None:
         self.scenario = scenario
