@@ -35,16 +35,16 @@ demo: install $(if $(filter ray,$(ENGINE)),install-ray)
 	$(BIN)/allocgym demo --out runs/demo --seeds $(SEEDS) --engine $(ENGINE)
 
 test: install
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not ray and not live and not chaos"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not ray and not live and not chaos and not fuzz"
 
 # The contract tests against the newest Gymnasium there is (the pinned one is Ray's).
 test-newest: install
 	$(BIN)/pip install --quiet --upgrade --no-deps --target .newest gymnasium
 	PYTHONPATH=.newest $(BIN)/python -m pytest -n 2 tests/contract/test_environment.py
 
-# Runs killed, torn, robbed and overfilled on purpose; counts by kind at the end.
+# Runs killed, torn, robbed and overfilled on purpose, and hostile input; counts by kind at the end.
 test-chaos: install
-	$(BIN)/python -m pytest -m chaos
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "chaos or fuzz"
 
 # Ten thousand hostile inputs of each kind, within a gigabyte and five seconds each (about an hour).
 fuzz: install
