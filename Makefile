@@ -44,7 +44,7 @@ test-newest: install
 
 # Runs killed, torn, robbed and overfilled on purpose, and hostile input; counts by kind at the end.
 test-chaos: install
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "chaos or fuzz"
+	$(BIN)/python -m pytest -m "chaos or fuzz"
 
 # Ten thousand hostile inputs of each kind, within a gigabyte and five seconds each (about an hour).
 fuzz: install
