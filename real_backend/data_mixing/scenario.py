@@ -115,7 +115,8 @@ class RealMixingScenario(Scenario):
         )
         self._check("floor", self.floor * len(names) <= 1, f"0 to 1 / {len(names)}")
         k = len(names)
-        if self.graph is not None and [len(row) for row in self.graph] != [k] * k:
+        rows = [len(r) if isinstance(r, (tuple, list)) else 0 for r in self.graph or ()]
+        if self.graph is not None and rows != [k] * k:
             raise AllocgymError(f"graph: {k} rows of {k} numbers expected")
         for field in ("weights", "prior"):
             given = (getattr(self, field) or {"": 1.0}).values()

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from allocgym.envs.core.errors import AllocgymError, CorruptFileError, unknown
+from allocgym.envs.core.errors import AllocgymError, CorruptFileError, shown, unknown
 from allocgym.envs.core.journal import write_json
 from allocgym.simulators.data_mixing.additive import AdditiveLaw, Choice
 from allocgym.simulators.data_mixing.rank import Rank, rank_agreement
@@ -197,9 +197,11 @@ def read(path: str | Path) -> TableFit:
         CorruptFileError: not a fit, of another schema, or damaged.
     """
     path = Path(path)
-    if not path.is_file():
-        raise AllocgymError(f"fit: no file {path}")
-    return _read(str(path.resolve()), path.stat().st_mtime_ns)
+    try:
+        changed = path.stat().st_mtime_ns
+    except (OSError, ValueError) as error:
+        raise AllocgymError(f"fit: no file {shown(str(path))}") from error
+    return _read(str(path.resolve()), changed)
 
 
 @functools.lru_cache(maxsize=8)

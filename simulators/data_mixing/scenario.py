@@ -9,7 +9,6 @@ from typing import Any
 from allocgym.envs.core.errors import AllocgymError, unknown
 from allocgym.envs.core.scenario import Scenario, check_kind, within
 from allocgym.envs.data_mixing.schedules import FLAT, SCHEDULES
-from allocgym.simulators.data_mixing import ensemble
 
 OBJECTIVES = ("mean", "worst", "target", "preference")
 FAMILIES = ("regmix", "continual", "skills", "table")
@@ -107,6 +106,9 @@ class MixingScenario(Scenario):
         if not changes.get("fit"):
             return changes
         check_kind("fit", "str", changes["fit"])
+        # Not at the top: whoever lists scenarios need not load what reads fits.
+        from allocgym.simulators.data_mixing import ensemble
+
         n = len(ensemble.read(changes["fit"]).domains)
         told = {
             "name": "table",
