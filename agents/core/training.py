@@ -11,7 +11,7 @@ import allocgym
 from allocgym.agents.core import agent_file
 from allocgym.agents.core.checkpoint import Checkpoint
 from allocgym.agents.core.run_folder import digest, versions
-from allocgym.envs.core.builder import build
+from allocgym.envs.core.builder import build, check_scenario
 from allocgym.envs.core.contracts import Backend, Problem
 from allocgym.envs.core.errors import AllocgymError, unknown
 from allocgym.envs.core.registry import entry, load
@@ -112,6 +112,7 @@ def train(
     target, usual = found.trainers[name]
     agent_file.check_writable(out)
     where = scenario or found.scenario
+    check_scenario(problem, found.vector_backend, where)
     asked = Training(
         problem,
         where,

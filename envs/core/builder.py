@@ -51,6 +51,11 @@ def build_problem(problem: str, backend: str, scenario: Any = None, **arguments:
     return _prepared(problem, backend, scenario, arguments)[0]
 
 
+def check_scenario(problem: str, backend: str, scenario: Any) -> None:
+    """Raise `AllocgymError` where a back end has no scenario of that name."""
+    _chosen(problem, backend, scenario, {}, ())
+
+
 def _usual(problem: str, num_envs: int) -> str:
     found = entry(problem)
     return next(iter(found.backends)) if num_envs == 1 else found.vector_backend
