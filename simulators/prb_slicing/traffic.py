@@ -89,19 +89,20 @@ def parse(file: Path, name: str) -> Trace:
     import pandas as pd
 
     columns = ["Time", "Source", "Length"]
-    kinds = {"Time": float, "Source": str, "Length": np.int64}
+    kinds = {"Time": float, "Source": str, "Length": float}
     try:
         frame = pd.read_csv(file, usecols=columns, dtype=kinds)
         time, length = frame["Time"].to_numpy(), frame["Length"].to_numpy()
         if not len(frame) or not np.isfinite(time).all() or (np.diff(time) < 0).any():
             raise ValueError("times that ascend expected")
-        if time[-1] - time[0] > LONGEST or length.min() < 0 or length.max() > 2**31:
-            raise ValueError("a year at most, and lengths from 0 to 2**31 expected")
+        whole = np.isfinite(length).all() and (length == np.floor(length)).all()
+        if time[-1] - time[0] > LONGEST or not whole or length.min() < 0 or length.max() > 2**31:
+            raise ValueError("a year at most, and whole lengths up to 2**31 expected")
     except (OSError, EOFError, ValueError, TypeError, OverflowError, zlib.error) as error:
         raise CorruptFileError(f"{file}: not a recorded trace ({error})") from error
     down = (frame["Source"] == DOWNLINK).to_numpy()
     times = (time[down] - time[0]) * 1000
-    sizes = np.maximum(length[down] - FRAMING + HEADERS, SMALLEST)
+    sizes = np.maximum(length[down].astype(np.int64) - FRAMING + HEADERS, SMALLEST)
     return Trace(name, times, sizes, float((time[-1] - time[0]) * 1000))
 
 

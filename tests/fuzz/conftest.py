@@ -69,9 +69,9 @@ def _harmless():
     return harmless
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(autouse=True)
 def _little_memory():
-    """In the long form, a gigabyte more than is taken already."""
+    """In the long form, a gigabyte more for each test than is taken already."""
     if not CASES:
         yield
         return

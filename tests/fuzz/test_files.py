@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import importlib
 import json
 import warnings
 import zipfile
@@ -211,6 +212,13 @@ def test_profiles(harmless, text):
 CAPTURE = "No.,Time,Source,Length\n" + "".join(
     f"{i},{i / 7},172.30.1.{250 - i % 2},{90 + i}\n" for i in range(6)
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _imported():
+    """What reading imports is not counted as its memory."""
+    importlib.import_module("pandas")
+    importlib.import_module("pyarrow.parquet")
 
 
 @many

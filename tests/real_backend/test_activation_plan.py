@@ -11,6 +11,7 @@ from allocgym.agents.core.agent import rollout
 from allocgym.envs.activation_plan.problem import ActivationPlan
 from allocgym.envs.core.builder import build, make_backend
 from allocgym.envs.core.errors import AllocgymError
+from allocgym.envs.core.journal import Journal
 from allocgym.simulators.activation_plan.profile import recorded
 
 torch = pytest.importorskip("torch")
@@ -135,10 +136,8 @@ def test_the_agent_decides_where_nothing_has_been_measured_yet(
     said = []
     deployment.run(tmp_path / "run", arguments, said.append)
     assert not [line for line in said if "guard" in line]
-    rows = [
-        json.loads(line.partition(" ")[2])
-        for line in (tmp_path / "run" / "journal.jsonl").read_text().splitlines()
-    ]
+    with Journal.reading(tmp_path / "run" / "journal.jsonl") as journal:
+        rows = journal.entries
     picks = {p for r in rows if r["kind"] == "decision" for p in r["data"]["pick"]["data"]}
     assert picks == actions
 
