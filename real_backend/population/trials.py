@@ -195,6 +195,7 @@ class RayPopulation(RealPopulation):
     """
 
     name: ClassVar[str] = "ray"
+    needs: ClassVar[str] = "a Ray cluster"
 
     def __init__(
         self,
