@@ -86,8 +86,9 @@ def _rows(
     if not isinstance(index, np.ndarray):
         return state.reshape(-1, state.shape[-1]), np.full(state.shape[-1], index), state.shape
     if index.ndim > 1:
-        states, each = np.broadcast_arrays(state, index)
-        return states.reshape(1, -1), each.reshape(-1), states.shape
+        shape = np.broadcast_shapes(state.shape, index.shape)
+        states, each = (np.ascontiguousarray(np.broadcast_to(a, shape)) for a in (state, index))
+        return states.reshape(1, -1), each.reshape(-1), shape
     return state.reshape(-1, state.shape[-1]), index, state.shape
 
 
