@@ -162,13 +162,16 @@ PACKED = to_csv(
 CSV = st.one_of(
     damaged(PACKED),
     st.lists(
-        st.lists(st.sampled_from(["0", "1", "9", "-1", "1e9", "", " 7", "x", str(-(2**63)), "9" * 30]),
-                 min_size=1, max_size=5).map(",".join),
+        st.lists(
+            st.sampled_from(["0", "1", "9", "-1", "1e9", "", " 7", "x", str(-(2**63)), "9" * 30]),
+            min_size=1,
+            max_size=5,
+        ).map(",".join),
         max_size=5,
     ).map(lambda rows: "\n".join(["id,lower,upper,size", *rows]).encode()),
     st.just(b"id,lower,upper,size\n1,0,1," + b"1" * 200_000),
     st.just(b'id,lower,upper,size\n"' + b"1" * 200_000),
-)  # fmt: skip
+)
 
 
 @many

@@ -15,10 +15,42 @@ many = settings(
 )
 
 ODD = [
-    None, True, False, 0, 1, -1, 2**31, 2**63, -(2**63), 2**64, 10**400, 0.5, -0.0, 1e308, 1e-320,
-    math.inf, -math.inf, math.nan, "", "0", "NaN", "text", "/etc/passwd", "../x", "\x00", "\ud800",
-    "os:system", [], [[]], [None], [math.nan] * 3, list(range(99)), {}, {"": None}, {"a": {"b": [1]}},
-]  # fmt: skip
+    None,
+    True,
+    False,
+    0,
+    1,
+    -1,
+    2**31,
+    2**63,
+    -(2**63),
+    2**64,
+    10**400,
+    0.5,
+    -0.0,
+    1e308,
+    1e-320,
+    math.inf,
+    -math.inf,
+    math.nan,
+    "",
+    "0",
+    "NaN",
+    "text",
+    "/etc/passwd",
+    "../x",
+    "\x00",
+    "\ud800",
+    "os:system",
+    [],
+    [[]],
+    [None],
+    [math.nan] * 3,
+    list(range(99)),
+    {},
+    {"": None},
+    {"a": {"b": [1]}},
+]
 leaves = st.one_of(
     st.sampled_from(ODD), st.integers(), st.floats(), st.text(max_size=9), st.booleans()
 )
