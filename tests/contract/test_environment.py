@@ -360,6 +360,8 @@ def test_strict_refuses_what_is_not_legal(case):
         env = case.env(strict=True)
     except AllocgymError:
         pytest.skip("every action is legal in this problem")
+    if not isinstance(env.action_space, spaces.Discrete):
+        pytest.skip("every action of a box is legal")
     env.reset(seed=0)
     for _ in range(20):
         mask = env.action_masks()
