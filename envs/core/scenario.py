@@ -145,7 +145,8 @@ def check_numbers(name: str, value: Any, low: float = -LARGEST, high: float = LA
         for one in value.values():
             check_numbers(name, one, low, high)
     elif isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_)):
-        if not low <= float(value) <= high:  # NaN is not, either
+        number: Any = value
+        if not low <= number <= high:  # NaN is not, either
             raise AllocgymError(
                 f"{name}: a number from {low:g} to {high:g} expected, given {shown(value)}"
             )
