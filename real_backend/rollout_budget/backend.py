@@ -54,6 +54,17 @@ class RealRollouts(Backend[RolloutOutcome, Shares]):
 
     scenarios: ClassVar[Mapping[str, RealRolloutScenario]] = SCENARIOS
     batched: ClassVar[bool] = False
+    trial: ClassVar[Mapping[str, Any]] = {
+        "rows": 8,
+        "budget": 32,
+        "high": 16,
+        "warm_steps": 12,
+        "each": 8,
+        "held": 2,
+        "samples": 2,
+        "horizon": 3,
+        "device": "cpu",
+    }
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from allocgym.envs.core.errors import AllocgymError, unknown
+from allocgym.envs.core.errors import AllocgymError, FileNeededError, unknown
 from allocgym.envs.core.scenario import Scenario, within
 from allocgym.real_backend.rollout_budget import grpo, tasks
 from allocgym.real_backend.rollout_budget.model import PRESETS
@@ -115,7 +115,8 @@ class RealRolloutScenario(Scenario):
 
     def no_model(self) -> AllocgymError:
         """The error for a regime and a model that do not go together."""
-        return AllocgymError(
+        kind = AllocgymError if self.model else FileNeededError
+        return kind(
             f"model: the folder or hub name of a Hugging Face model goes with the regime "
             f"{LANGUAGE!r}, given {self.model!r} with {self.regime!r}"
         )
