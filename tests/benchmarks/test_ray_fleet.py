@@ -1,6 +1,5 @@
 """Live runs as actors of a local cluster: a node is lost, nothing else is."""
 
-import json
 import threading
 
 import pytest
@@ -107,7 +106,7 @@ def test_a_fleet_survives_the_loss_of_a_node(tmp_path):
         ray.shutdown()
         cluster.shutdown()
     assert (tmp_path / "run-0" / "log.txt").read_text().count("on node") == 2, "it was moved"
-    granted = [json.loads(line.partition(" ")[2]) for line in (tmp_path / "fleet.jsonl").open()]
+    granted = Journal.reading(tmp_path / "fleet.jsonl").entries
     assert sum(e["units"] for e in granted) == whole, "nothing is paid twice"
     for name, each in runs.items():
         alone = deploying.run(tmp_path / "alone" / name, each, lambda line: None)
