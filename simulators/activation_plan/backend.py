@@ -13,14 +13,11 @@ from allocgym.envs.activation_plan.profile import Profile, profile_from_json, sp
 from allocgym.envs.core import randomness
 from allocgym.envs.core.choice import Choice
 from allocgym.envs.core.contracts import Spec
-from allocgym.envs.core.errors import unknown
 from allocgym.envs.core.record import Record
 from allocgym.simulators.activation_plan.machine import simulate
 from allocgym.simulators.activation_plan.profile import profiles
 from allocgym.simulators.activation_plan.scenario import SCENARIOS, ActivationScenario
-from allocgym.simulators.core.simulator import Simulator
-
-ENGINES = ("simpy", "twin")
+from allocgym.simulators.core.simulator import Simulator, check_engine
 
 
 @dataclasses.dataclass(eq=False)
@@ -63,8 +60,7 @@ class ActivationSimulator(Simulator[ActivationOutcome, Choice, ActivationState])
         num_envs: int = 1,
         engine: str = "twin",
     ) -> None:
-        if engine not in ENGINES:
-            raise unknown("engine", engine, ENGINES)
+        check_engine(engine)
         self.engine, self.scenario = engine, scenario
         found = profiles(scenario)
         bank = [profile_from_json(p, problem.n_max, 1.0) for p in found]

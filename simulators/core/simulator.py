@@ -10,12 +10,21 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from allocgym.envs.core.contracts import Backend, Decision, Outcome, Problem, Spec
-from allocgym.envs.core.errors import AllocgymError
+from allocgym.envs.core.errors import AllocgymError, unknown
 from allocgym.envs.core.record import Record
 
 O = TypeVar("O", bound=Outcome)
 D = TypeVar("D", bound=Decision)
 S = TypeVar("S", bound=Record)
+
+ENGINES = ("simpy", "twin")
+"""How a simulator may play its rules: event by event, or computed for the whole batch."""
+
+
+def check_engine(engine: str) -> None:
+    """Raise `AllocgymError` where a simulator has no engine of that name."""
+    if engine not in ENGINES:
+        raise unknown("engine", engine, ENGINES)
 
 
 class Simulator(Backend[O, D], Generic[O, D, S]):

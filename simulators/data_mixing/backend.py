@@ -11,17 +11,15 @@ import numpy as np
 from allocgym.envs.core import randomness
 from allocgym.envs.core.arrays import columns, total
 from allocgym.envs.core.contracts import Shares, Spec
-from allocgym.envs.core.errors import AllocgymError, unknown
+from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.data_mixing.problem import DataMixing
 from allocgym.envs.data_mixing.records import MixingOutcome
 from allocgym.envs.data_mixing.schedules import period_rates
-from allocgym.simulators.core.simulator import Simulator
+from allocgym.simulators.core.simulator import Simulator, check_engine
 from allocgym.simulators.data_mixing import costs, ensemble, law
 from allocgym.simulators.data_mixing.law import Law, State
 from allocgym.simulators.data_mixing.sampling import MixingState, sample
 from allocgym.simulators.data_mixing.scenario import SCENARIOS, MixingScenario
-
-ENGINES = ("simpy", "twin")
 
 
 @dataclasses.dataclass
@@ -74,8 +72,7 @@ class MixingSimulator(Simulator[MixingOutcome, Shares, MixingState]):
         dtype: str = "float64",
         cost: costs.CostModel | Mapping[str, Any] | None = None,
     ) -> None:
-        if engine not in ENGINES:
-            raise unknown("engine", engine, ENGINES)
+        check_engine(engine)
         if dtype not in ("float64", "float32") or (engine == "simpy" and dtype != "float64"):
             raise AllocgymError(f"dtype: 'float64', or with 'twin' 'float32'; given {dtype!r}")
         if scenario.domains[1] > problem.n_max:

@@ -12,18 +12,17 @@ import numpy as np
 from allocgym.envs.core import randomness
 from allocgym.envs.core.choice import Choice
 from allocgym.envs.core.contracts import Spec
-from allocgym.envs.core.errors import AllocgymError, unknown
+from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.core.record import Record
 from allocgym.envs.memory_mapping import board as boards
 from allocgym.envs.memory_mapping.board import Board, MappingInstance
 from allocgym.envs.memory_mapping.problem import MappingOutcome, MemoryMapping
 from allocgym.envs.memory_mapping.program import Device, Program
-from allocgym.simulators.core.simulator import Simulator
+from allocgym.simulators.core.simulator import Simulator, check_engine
 from allocgym.simulators.memory_mapping import machine
 from allocgym.simulators.memory_mapping.program import instances
 from allocgym.simulators.memory_mapping.scenario import SCENARIOS, MappingScenario
 
-ENGINES = ("simpy", "twin")
 Pairs = tuple[tuple[Program, Device], ...]
 ROWS = 256
 """Tensors up to which the order game's usual number of rows will do."""
@@ -86,8 +85,7 @@ class MappingSimulator(Simulator[MappingOutcome, Choice, MappingState]):
         num_envs: int = 1,
         engine: str = "twin",
     ) -> None:
-        if engine not in ENGINES:
-            raise unknown("engine", engine, ENGINES)
+        check_engine(engine)
         self.engine = engine
         self.scenario = scenario
         # A recorded program is read again each time: its file may have changed.

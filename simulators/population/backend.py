@@ -11,15 +11,14 @@ import numpy as np
 from allocgym.envs.core import randomness
 from allocgym.envs.core.arrays import columns
 from allocgym.envs.core.contracts import Spec
-from allocgym.envs.core.errors import AllocgymError, unknown
+from allocgym.envs.core.errors import AllocgymError
 from allocgym.envs.population.problem import Population
 from allocgym.envs.population.records import Plan, PopulationOutcome
-from allocgym.simulators.core.simulator import Simulator
+from allocgym.simulators.core.simulator import Simulator, check_engine
 from allocgym.simulators.population import costs, families
 from allocgym.simulators.population.sampling import PopulationState, every_knob, sample
 from allocgym.simulators.population.scenario import SCENARIOS, PopulationScenario
 
-ENGINES = ("simpy", "twin")
 WORST = 1e6
 """Loss reported for a member that has diverged."""
 
@@ -43,8 +42,7 @@ class PopulationSimulator(Simulator[PopulationOutcome, Plan, PopulationState]):
         num_envs: int = 1,
         engine: str = "twin",
     ) -> None:
-        if engine not in ENGINES:
-            raise unknown("engine", engine, ENGINES)
+        check_engine(engine)
         if scenario.members > problem.n_max:
             raise AllocgymError(
                 f"n_max: the scenario has {scenario.members} members, given {problem.n_max}"

@@ -15,12 +15,11 @@ from allocgym.envs.core.contracts import Shares, Spec
 from allocgym.envs.core.errors import AllocgymError, unknown
 from allocgym.envs.rollout_budget.problem import RolloutBudget
 from allocgym.envs.rollout_budget.records import FAMILIES, RolloutOutcome
-from allocgym.simulators.core.simulator import Simulator
+from allocgym.simulators.core.simulator import Simulator, check_engine
 from allocgym.simulators.rollout_budget import costs, groups, law, search
 from allocgym.simulators.rollout_budget.sampling import Layout, RolloutState, offered, sample
 from allocgym.simulators.rollout_budget.scenario import SCENARIOS, RolloutScenario
 
-ENGINES = ("simpy", "twin")
 GRANULARITIES = ("bins", "prompts")
 MOST_ITEMS = 2**25
 """Items of all environments of a batch: some gigabytes."""
@@ -55,8 +54,7 @@ class RolloutSimulator(Simulator[RolloutOutcome, Shares, RolloutState]):
         dtype: str = "float64",
         cost: costs.CostModel | Mapping[str, Any] | None = None,
     ) -> None:
-        if engine not in ENGINES:
-            raise unknown("engine", engine, ENGINES)
+        check_engine(engine)
         if dtype not in ("float64", "float32") or (engine == "simpy" and dtype != "float64"):
             raise AllocgymError(f"dtype: 'float64', or with 'twin' 'float32'; given {dtype!r}")
         granularity = granularity or ("bins" if problem.mode == "bins" else "prompts")
