@@ -381,14 +381,16 @@ def test_an_agent_thawed_decides_like_the_one_that_was_frozen(entry):
     for given in catalogue.names(entry.id):
         try:
             agent, other = (catalogue.make(given, problem) for _ in range(2))
+            if agent.clairvoyant:
+                continue  # looks into the back end, which it has not been given
             agent.begin(made.spec, 5)
             for outcome in outcomes[:3]:
                 agent.tell(outcome)
                 agent.ask()
-        except Exception:
-            continue  # needs something that is not installed, or to look into the back end
+        except (AllocgymError, ImportError):
+            continue  # needs something that is not installed or not given
         state = agent_state.freeze(agent)
-        if agent.clairvoyant or state is None:
+        if state is None:
             continue
         frozen += 1
         other.begin(made.spec, 5)
